@@ -1,0 +1,161 @@
+"""Words of the registry: ledger rows, rollout state, verdicts, evidence and the actions that follow from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+LEDGER_FORMAT = 1
+
+
+class RowKind(StrEnum):
+    """What a ledger row says happened."""
+
+    REGISTERED = "registered"
+    GATED = "gated"
+    SHADOW_STARTED = "shadow_started"
+    CANARY_STEP = "canary_step"
+    HELD = "held"
+    RESUMED = "resumed"
+    PROMOTED = "promoted"
+    REJECTED = "rejected"
+    ROLLED_BACK = "rolled_back"
+    SUPERSEDED = "superseded"
+    APPROVED = "approved"
+    RETRAIN_REQUESTED = "retrain_requested"
+    POLICY_CHANGED = "policy_changed"
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """One row of the ledger; `hash` covers everything else in it, `previous` is the hash of the row before."""
+
+    model: str
+    revision: int
+    kind: RowKind
+    version: str
+    at: datetime
+    actor: str
+    reason: str
+    request_id: str
+    payload: dict[str, Any]
+    previous: str
+    hash: str
+    format: int = LEDGER_FORMAT
+
+
+class Stage(StrEnum):
+    """Where the challenger stands."""
+
+    NONE = "none"
+    CANDIDATE = "candidate"
+    SHADOW = "shadow"
+    CANARY = "canary"
+    HELD = "held"
+
+
+@dataclass(frozen=True)
+class RolloutState:
+    """The state of one model: a fold over its ledger rows.
+
+    `share`: the canary's share in [0, 1]; `step`: index into the policy's canary steps, -1 before the first;
+    `since`: when the present stage or step began; `manifests`: version -> manifest hash of everything registered;
+    `gates`: version -> the recorded gate verdict; `revision`: the newest row's, 0 for an empty ledger.
+    """
+
+    model: str
+    revision: int = 0
+    champion: str | None = None
+    previous_champion: str | None = None
+    challenger: str | None = None
+    stage: Stage = Stage.NONE
+    step: int = -1
+    share: float = 0.0
+    since: datetime | None = None
+    champion_since: datetime | None = None
+    manifests: dict[str, str] = field(default_factory=dict)
+    gates: dict[str, str] = field(default_factory=dict)
+    approvals: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+class Outcome(StrEnum):
+    """Three outcomes of any trial; inconclusive holds, and never passes."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One criterion of a verdict: its figure, the bound it was held against, and in words what that means."""
+
+    name: str
+    outcome: Outcome
+    value: float | None
+    bound: float | None
+    words: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A decision with its evidence; fails if any criterion fails, passes only if all pass."""
+
+    outcome: Outcome
+    criteria: tuple[Criterion, ...]
+
+    @property
+    def words(self) -> str:
+        """The criteria that decided, in a sentence."""
+        deciding = [c.words for c in self.criteria if c.outcome is self.outcome] or ["nothing was judged"]
+        return "; ".join(deciding)
+
+
+@dataclass(frozen=True)
+class OnlineEvidence:
+    """What was seen of a challenger since its present stage began.
+
+    `decisions`: decisions it scored (in shadow: all; in canary: its own arm); `days`: span of them in days;
+    `pairs_challenger`, `pairs_champion`: losses on the same matured subjects since **shadow** began, in order of
+    maturity; `errors`, `fallbacks`: counts among decisions; `p99_ms`; `prediction_psi` against the champion's answers
+    to the same decisions, None when not computed.
+    """
+
+    decisions: int
+    days: float
+    pairs_challenger: tuple[float, ...] = ()
+    pairs_champion: tuple[float, ...] = ()
+    errors: int = 0
+    fallbacks: int = 0
+    p99_ms: float | None = None
+    prediction_psi: float | None = None
+
+
+class Move(StrEnum):
+    """What a rollout can do next."""
+
+    STAY = "stay"
+    START_SHADOW = "start_shadow"
+    STEP_CANARY = "step_canary"
+    PROMOTE = "promote"
+    REJECT = "reject"
+    HOLD = "hold"
+    ROLL_BACK = "roll_back"
+
+
+@dataclass(frozen=True)
+class Action:
+    """The next move with its reason; `share` is the canary's share after a step; `needs_approval`: a person first."""
+
+    move: Move
+    version: str | None
+    reason: str
+    share: float = 0.0
+    step: int = -1
+    evidence: dict[str, Any] = field(default_factory=dict)
+    needs_approval: bool = False
+
+
+Arm = Literal["champion", "canary", "none"]

@@ -1,0 +1,70 @@
+"""Where things are: one workspace folder and the few addresses around it, from the environment (SEATRIAL_*)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from contracts.times import Clock, SetClock, SystemClock, parse_time
+
+
+class Settings(BaseSettings):
+    """Settings of one workspace; every field is an environment variable with the prefix SEATRIAL_.
+
+    `clock`: a fixed "now" (ISO 8601 with zone) for rehearsals; empty means the machine's clock.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="SEATRIAL_", frozen=True, extra="ignore")
+
+    home: Path = Path(".seatrial")
+    policies: Path = Path("policies")
+    features: Path = Path("features/repo")
+    ledger_url: str = ""
+    tracking_uri: str = ""
+    clock: str = ""
+    actor: str = "seatrial"
+
+    @property
+    def lake(self) -> Path:
+        """Landing, quarantine and gold."""
+        return self.home / "lake"
+
+    @property
+    def online(self) -> Path:
+        """The embedded online store."""
+        return self.home / "online"
+
+    @property
+    def artifacts(self) -> Path:
+        """Sealed model artifacts, one folder a version."""
+        return self.home / "artifacts"
+
+    @property
+    def serving(self) -> Path:
+        """Serving snapshots, one file a model."""
+        return self.home / "serving"
+
+    @property
+    def decisions(self) -> Path:
+        """Decision, shadow and outcome log segments."""
+        return self.home / "decisions"
+
+    @property
+    def reports(self) -> Path:
+        """Reports for people."""
+        return self.home / "reports"
+
+    @property
+    def ledger(self) -> str:
+        """SQLAlchemy URL of the ledger."""
+        return self.ledger_url or f"sqlite:///{(self.home / 'ledger.db').absolute()}"
+
+    @property
+    def tracking(self) -> str:
+        """MLflow tracking and registry URI."""
+        return self.tracking_uri or f"sqlite:///{(self.home / 'mlflow.db').absolute()}"
+
+    def make_clock(self) -> Clock:
+        """The clock that these settings name."""
+        return SetClock(parse_time(self.clock, "SEATRIAL_CLOCK")) if self.clock else SystemClock()

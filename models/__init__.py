@@ -1,0 +1,1 @@
+"""Forecasters and risk classifiers: backtest, training, tuning, calibration, model card."""

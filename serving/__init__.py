@@ -1,0 +1,1 @@
+"""Answers to decisions: routing, ladder, decision log, replay, and the shells around one handler."""
