@@ -18,7 +18,8 @@ class DemandHistory(Strict):
 
     Columns: lag_1..lag_N, mean_W, std_W, zero_share_W, season_mean_0..6 (mean of the last `season_cycles` same
     weekdays, 0 = Monday), days_since_sale, history_days, scale (units a day: max of the mean over 56 days and a fifth
-    of the long-run mean), naive_rmse (root mean square of one-day differences over the known history, > 0: RMSSE's scale).
+    of the long-run mean), naive_rmse (root mean square of one-day differences over the known history, > 0: the scale
+    of RMSSE).
     """
 
     kind: Literal["demand_history"]

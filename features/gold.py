@@ -1,0 +1,250 @@
+"""Gold: the rows of every feature view, as append-only Parquet parts in one folder a view, cached part by part."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contracts.canonical import canonical_json, sha256_hex
+from contracts.errors import InputInvalid
+from contracts.times import utc
+
+TIME = "datetime64[us, UTC]"
+_PART = re.compile(r"^(\d{8})-(\d{8})-([0-9a-f]{16})\.parquet$")
+_NOTE = b"seatrial.built"
+
+
+@dataclass(frozen=True)
+class _Part:
+    first: int
+    last: int
+    digest: str
+
+    @property
+    def file(self) -> str:
+        return f"{self.first:08d}-{self.last:08d}-{self.digest}.parquet"
+
+
+@dataclass(frozen=True)
+class _Held:
+    frame: pd.DataFrame
+    oldest: pd.Timestamp
+    newest: pd.Timestamp
+    note: dict[str, Any] | None
+
+
+class GoldStore:
+    """Feature view rows below one folder; one writer at a time, any number of readers.
+
+    A part is immutable and named by the order numbers it covers and its content. Many small parts are merged into
+    one now and then, so that readers of the folder open few files; a part that lies inside a merged one is void.
+    """
+
+    def __init__(
+        self, root: Path, *, merge_at: int = 64, merge_below: int = 200_000, durable: bool = True
+    ) -> None:
+        """Args:
+        root: the folder; made on the first append.
+        merge_at: number of parts of fewer than `merge_below` rows at which they are merged.
+        merge_below: rows from which a part is left alone.
+        durable: False leaves it to the operating system when a part reaches the disk, for throw-away workspaces.
+        """
+        self.root = Path(root)
+        self._merge_at = merge_at
+        self._merge_below = merge_below
+        self._durable = durable
+        self._held: dict[tuple[str, str], _Held] = {}
+
+    def folder(self, view: str) -> Path:
+        """Where a view's parts are; may not exist yet."""
+        return self.root / view
+
+    def views(self) -> tuple[str, ...]:
+        """Names of the views that have a folder."""
+        return tuple(sorted(path.name for path in self.root.iterdir() if path.is_dir())) if self.root.is_dir() else ()
+
+    def append(self, view: str, frame: pd.DataFrame, *, note: dict[str, Any] | None = None) -> bool:
+        """Add rows as one part, whole or not at all.
+
+        Args:
+            view: name of the view.
+            frame: join keys (text), event_time, known_at (datetime64[us, UTC]), value columns (float64).
+            note: what the build says of itself (JSON values), kept with the part; see `built`.
+
+        Returns:
+            True when something was written: False for no rows, or when the very same part is there.
+
+        Raises:
+            InputInvalid: event_time or known_at is absent, or not UTC with microseconds.
+        """
+        _checked(view, frame)
+        if frame.empty:
+            return False
+        parts = self._parts(view)
+        data = _encoded(frame, note)
+        digest = sha256_hex(data)[:16]
+        if any(part.digest == digest for part in parts):
+            return False
+        order = parts[-1].last + 1 if parts else 1
+        part = _Part(order, order, digest)
+        self._write(view, part, data)
+        self._hold(view, part, frame, note)
+        self._merge([*parts, part], view)
+        return True
+
+    def read(self, view: str, after: datetime | None = None, until: datetime | None = None) -> pd.DataFrame:
+        """Rows of a view with known_at in (after, until], in the order in which they were appended.
+
+        Args:
+            view: name of the view; without any rows the frame is empty and has only the two time columns.
+            after: exclusive lower end, with a zone; None for no end.
+            until: inclusive upper end, with a zone; None for no end.
+        """
+        low = None if after is None else pd.Timestamp(utc(after, "after"))
+        high = None if until is None else pd.Timestamp(utc(until, "until"))
+        cuts = [_cut(held, low, high) for held in self._all(view)]
+        found = [frame for frame in cuts if frame is not None and len(frame)]
+        if not found:
+            columns = next((held.frame.iloc[:0] for held in self._all(view)), None)
+            return _no_rows() if columns is None else columns.copy()
+        return found[0].reset_index(drop=True) if len(found) == 1 else pd.concat(found, ignore_index=True)
+
+    def last_tick(self, view: str) -> datetime | None:
+        """The newest known_at among a view's rows, or None without rows."""
+        newest = [held.newest for held in self._all(view)]
+        return max(newest).to_pydatetime() if newest else None
+
+    def cut(self, view: str, keep_until: datetime | None, *, note: dict[str, Any] | None = None) -> None:
+        """Take away the rows with known_at after `keep_until`; None takes away all. For rebuilding what they said."""
+        kept = None if keep_until is None else self.read(view, until=keep_until)
+        old = self._parts(view)
+        if kept is not None and len(kept):
+            data = _encoded(kept, note)
+            order = old[-1].last + 1
+            part = _Part(order, order, sha256_hex(data)[:16])
+            self._write(view, part, data)
+            self._hold(view, part, kept, note)
+        self._drop(view, old)
+
+    def built(self, view: str) -> dict[str, Any] | None:
+        """The note that came with a view's newest part, or None."""
+        parts = self._parts(view)
+        return self._load(view, parts[-1]).note if parts else None
+
+    def _parts(self, view: str) -> list[_Part]:
+        folder = self.folder(view)
+        if not folder.is_dir():
+            return []
+        found = [_PART.match(entry.name) for entry in os.scandir(folder)]
+        parts = [_Part(int(match[1]), int(match[2]), match[3]) for match in found if match]
+        parts.sort(key=lambda part: (part.first, -part.last))
+        live: list[_Part] = []
+        for part in parts:
+            if not live or part.last > live[-1].last:
+                live.append(part)
+        return live
+
+    def _all(self, view: str) -> Iterator[_Held]:
+        for attempt in range(5):
+            try:
+                held = [self._load(view, part) for part in self._parts(view)]
+                break
+            except FileNotFoundError:
+                # another process merged parts between our listing and our reading
+                if attempt == 4:
+                    raise
+        yield from held
+
+    def _load(self, view: str, part: _Part) -> _Held:
+        held = self._held.get((view, part.file))
+        if held is None:
+            table = pq.read_table(self.folder(view) / part.file, partitioning=None)
+            note = (table.schema.metadata or {}).get(_NOTE)
+            held = self._hold(view, part, table.to_pandas(), None if note is None else json.loads(note))
+        return held
+
+    def _hold(self, view: str, part: _Part, frame: pd.DataFrame, note: dict[str, Any] | None) -> _Held:
+        held = _Held(frame, frame["known_at"].min(), frame["known_at"].max(), note)
+        self._held[view, part.file] = held
+        return held
+
+    def _write(self, view: str, part: _Part, data: bytes) -> None:
+        folder = self.folder(view)
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f"_{part.file}.{os.getpid()}"
+        with temporary.open("wb") as file:
+            file.write(data)
+            if self._durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(folder / part.file)
+
+    def _merge(self, parts: list[_Part], view: str) -> None:
+        small: list[_Part] = []
+        for part in reversed(parts):
+            if len(self._load(view, part).frame) >= self._merge_below:
+                break
+            small.insert(0, part)
+        if len(small) < self._merge_at:
+            return
+        merged = pd.concat([self._load(view, part).frame for part in small], ignore_index=True)
+        note = self._load(view, small[-1]).note
+        data = _encoded(merged, note)
+        part = _Part(small[0].first, small[-1].last, sha256_hex(data)[:16])
+        self._write(view, part, data)
+        self._hold(view, part, merged, note)
+        self._drop(view, small)
+
+    def _drop(self, view: str, parts: list[_Part]) -> None:
+        for part in parts:
+            (self.folder(view) / part.file).unlink(missing_ok=True)
+            self._held.pop((view, part.file), None)
+
+
+def _no_rows() -> pd.DataFrame:
+    return pd.DataFrame({"event_time": pd.Series(dtype=TIME), "known_at": pd.Series(dtype=TIME)})
+
+
+def _checked(view: str, frame: pd.DataFrame) -> None:
+    for column in ("event_time", "known_at"):
+        got = str(frame[column].dtype) if column in frame.columns else "no such column"
+        if got != TIME:
+            raise InputInvalid(f"rows of view {view}", f"{column} as {TIME}", got)
+
+
+def _cut(held: _Held, low: pd.Timestamp | None, high: pd.Timestamp | None) -> pd.DataFrame | None:
+    if (low is None or held.oldest > low) and (high is None or held.newest <= high):
+        return held.frame
+    if (low is not None and held.newest <= low) or (high is not None and held.oldest > high):
+        return None
+    known = held.frame["known_at"]
+    keep = pd.Series(True, index=held.frame.index)
+    if low is not None:
+        keep &= known > low
+    if high is not None:
+        keep &= known <= high
+    return held.frame[keep]
+
+
+def _encoded(frame: pd.DataFrame, note: dict[str, Any] | None) -> bytes:
+    columns = {
+        str(name): pa.array(column.to_numpy(), type=pa.string()) if column.dtype == object else pa.array(column)
+        for name, column in frame.items()
+    }
+    table = pa.table(columns)
+    if note is not None:
+        table = table.replace_schema_metadata({_NOTE: canonical_json(note).encode()})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", use_dictionary=False)
+    encoded: bytes = sink.getvalue().to_pybytes()
+    return encoded

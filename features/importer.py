@@ -1,0 +1,247 @@
+"""From somebody's files, by their mapping, to landed events: stage everything, then land it as it became known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from contracts.errors import InputInvalid, nearest
+from contracts.events import event_contract
+from contracts.mapping import Column, EventMapping, EventsFile
+from contracts.times import utc
+from features.checks import check
+from features.duckdb_rows import RowShaper
+from features.frames import ARROW_TYPES, empty_frame, frame_of, pc
+from features.gaps import fill_gaps
+from features.landing import Landing, Receipt
+from features.parse import Parsed, columns_of, parse_column
+from features.read_file import read_file
+
+_PREPARED = "prepared_rows"
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A source's events, typed and in order, before they land.
+
+    Attributes:
+        source: the source system's name.
+        batch: how much known_at time goes into one batch.
+        events: kind -> canonical events that parsed and passed the checks, ordered by known_at, then event_id.
+        rejected: kind -> the others: `reason` and the fields' values as text, in the order of `rejected_at`.
+        rejected_at: kind -> known_at of the rejected rows (the kind's earliest where it did not parse).
+        rows_in: kind -> rows that the mapping gave.
+        filled: kind -> periods without demand that were added as zeros (`gaps: zero`).
+    """
+
+    source: str
+    batch: timedelta
+    events: dict[str, pd.DataFrame]
+    rejected: dict[str, pd.DataFrame]
+    rejected_at: dict[str, np.ndarray]
+    rows_in: dict[str, int]
+    filled: dict[str, int]
+    _moments: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def moments(self, kind: str) -> np.ndarray:
+        """known_at of the kind's events as rising datetime64[us] without zone."""
+        if kind not in self._moments:
+            self._moments[kind] = self.events[kind]["known_at"].to_numpy(dtype="datetime64[us]")
+        return self._moments[kind]
+
+
+@dataclass(frozen=True)
+class _Part:
+    good: pd.DataFrame
+    bad: pd.DataFrame
+    bad_at: np.ndarray
+    filled: int
+
+
+def stage(mapping: EventsFile, path: Path) -> Staged:
+    """Read the mapping's inputs and shape, parse and check every row of every event; nothing is written.
+
+    Args:
+        mapping: how the files become events.
+        path: the file, or the folder with the inputs' files.
+
+    Raises:
+        InputInvalid: a file is missing, empty, broken or in another encoding; SQL fails; a column that the mapping
+            names is not there (with the nearest one that is).
+    """
+    path = Path(path)
+    inputs = {name: read_file(reader, path) for name, reader in mapping.inputs.items()}
+    parts: dict[str, list[_Part]] = {}
+    with RowShaper(inputs, mapping.source_system) as shaper:
+        shared_by = [event for event in mapping.events if not event.prepare]
+        shared = shaper.select(_first_select(mapping), "prepare") if shared_by else None
+        for number, event in enumerate(mapping.events):
+            rows = shaper.select(event.prepare, f"events.{number}.prepare") if event.prepare else shared
+            assert rows is not None
+            if event.where:
+                shaper.add(_PREPARED, rows)
+                rows = shaper.select(f"SELECT * FROM {_PREPARED} WHERE ({event.where})", f"events.{number}.where")
+            parts.setdefault(event.kind, []).append(_parse_rows(mapping, event, rows))
+    return _joined(mapping, parts)
+
+
+def land_slice(
+    staged: Staged, landing: Landing, after: datetime | None, until: datetime | None, *, kinds: tuple[str, ...] = ()
+) -> list[Receipt]:
+    """Land what became known in (after, until]; one batch a kind, kinds without rows are skipped.
+
+    Args:
+        staged: from stage().
+        landing: where to.
+        after: exclusive; None for the beginning.
+        until: inclusive; None for the end.
+        kinds: only these kinds; none means all.
+    """
+    receipts = []
+    for kind in kinds or tuple(staged.events):
+        low, high = _between(staged.moments(kind), after, until)
+        bad_low, bad_high = _between(staged.rejected_at[kind], after, until)
+        if high > low or bad_high > bad_low:
+            events, rejected = staged.events[kind].iloc[low:high], staged.rejected[kind].iloc[bad_low:bad_high]
+            receipts.append(landing.append(kind, events, source=staged.source, rejected=rejected))
+    return receipts
+
+
+def ingest(
+    mapping: EventsFile,
+    path: Path,
+    landing: Landing,
+    until: datetime | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> list[Receipt]:
+    """Stage a source and land it batch by batch in the order in which it became known.
+
+    A batch is what became known in one stretch of `mapping.batch`, counted from the epoch. With `until`, only whole
+    batches that end by then land, so that a later call continues where this one stopped; ingesting again what has
+    landed changes nothing.
+
+    Args:
+        progress: called with words and the share done in [0, 1].
+
+    Returns:
+        one receipt a batch and kind; over all of them, rows in = landed + quarantined.
+    """
+    staged = stage(mapping, path)
+    receipts: list[Receipt] = []
+    edges = _edges(staged, until)
+    for number, edge in enumerate(edges):
+        before = pd.Timestamp(edge, tz="UTC").to_pydatetime() - staged.batch
+        receipts += land_slice(staged, landing, before, before + staged.batch)
+        if progress is not None:
+            progress(f"landed what was known by {before + staged.batch:%Y-%m-%d %H:%M}", (number + 1) / len(edges))
+    return receipts
+
+
+def _first_select(mapping: EventsFile) -> str:
+    if mapping.prepare:
+        return mapping.prepare
+    if len(mapping.inputs) > 1:
+        wanted, got = "prepare: a SELECT that joins the inputs", f"{len(mapping.inputs)} inputs and none"
+        raise InputInvalid(mapping.source_system, wanted, got)
+    return f"SELECT * FROM {next(iter(mapping.inputs))}"
+
+
+def _parse_rows(mapping: EventsFile, event: EventMapping, rows: pa.Table) -> _Part:
+    contract = event_contract(event.kind)
+    _check_names(mapping, event, rows)
+    specs = {"source_system": Column(value=mapping.source_system), **event.columns}
+    parsed = {item.name: parse_column(rows, specs[item.name], item) for item in contract.fields if item.name in specs}
+    columns = {item.name: pa.nulls(rows.num_rows, ARROW_TYPES[item.type]) for item in contract.fields}
+    table = pa.table(columns | {name: cells.values for name, cells in parsed.items()})
+    unread = np.zeros(rows.num_rows, dtype=bool)
+    for cells in parsed.values():
+        unread |= cells.bad
+    checked = check(event.kind, frame_of(table.filter(pa.array(~unread))))
+    good = checked.good
+    if event.kind == "demand" and event.gaps == "zero":
+        good = fill_gaps(good)
+    refused = _as_read(event.kind, parsed, np.flatnonzero(unread))
+    bad = pd.concat([part for part in (refused, checked.bad) if len(part)] or [checked.bad], ignore_index=True)
+    unread_at = frame_of(table.select(["known_at"]).filter(pa.array(unread)))["known_at"]
+    failed_at = pd.to_datetime(checked.bad["known_at"], format="ISO8601", errors="coerce", utc=True)
+    moments = [times.to_numpy(dtype="datetime64[us]") for times in (unread_at, failed_at)]
+    return _Part(good, bad, np.concatenate(moments), len(good) - len(checked.good))
+
+
+def _check_names(mapping: EventsFile, event: EventMapping, rows: pa.Table) -> None:
+    known = event_contract(event.kind).names
+    for name, spec in event.columns.items():
+        if name not in known:
+            close = nearest(name, known)
+            hint = f"did you mean {close!r}?" if close else f"fields: {', '.join(known)}"
+            raise InputInvalid(f"{mapping.source_system}: {event.kind}", "a field of that kind", repr(name), hint=hint)
+        for source in columns_of(spec):
+            if source not in rows.column_names:
+                close = nearest(source, rows.column_names)
+                hint = f"did you mean {close!r}?" if close else f"columns: {', '.join(rows.column_names)}"
+                where = f"{mapping.source_system}: {event.kind}.{name}"
+                raise InputInvalid(where, "a column of the source", repr(source), hint=hint)
+
+
+def _as_read(kind: str, parsed: dict[str, Parsed], rows: np.ndarray) -> pd.DataFrame:
+    """The rows that did not parse: reasons, and what stood in the source for every field."""
+    reasons: dict[int, list[str]] = {int(row): [] for row in rows}
+    for name, cells in parsed.items():
+        for row in np.flatnonzero(cells.bad).tolist():
+            reasons[row].append(cells.reason(name, row))
+    columns: dict[str, object] = {"reason": np.array(["; ".join(found) for found in reasons.values()], dtype=object)}
+    for name in event_contract(kind).names:
+        raw = pc.take(parsed[name].raw, pa.array(rows)).to_pandas() if name in parsed else None
+        columns[name] = np.full(len(rows), None, dtype=object) if raw is None else raw.to_numpy(dtype=object)
+    return pd.DataFrame(columns)
+
+
+def _joined(mapping: EventsFile, parts: dict[str, list[_Part]]) -> Staged:
+    staged = Staged(mapping.source_system, mapping.batch, {}, {}, {}, {}, {})
+    for kind, found in parts.items():
+        goods = [part.good for part in found if len(part.good)]
+        good = _ordered(pd.concat(goods, ignore_index=True) if goods else empty_frame(kind))
+        bads = [part.bad for part in found if len(part.bad)] or [found[0].bad]
+        bad, bad_at = pd.concat(bads, ignore_index=True), np.concatenate([part.bad_at for part in found])
+        start = good["known_at"].iloc[0].to_datetime64() if len(good) else np.datetime64(0, "us")
+        bad_at = np.where(np.isnat(bad_at), min([start, *bad_at[~np.isnat(bad_at)]]), bad_at).astype("datetime64[us]")
+        names, reasons = (bad[name].fillna("").to_numpy(dtype=str) for name in ("event_id", "reason"))
+        order = np.lexsort((reasons, names, bad_at))
+        staged.events[kind], staged.rejected[kind] = good, bad.iloc[order].reset_index(drop=True)
+        staged.rejected_at[kind] = bad_at[order]
+        staged.filled[kind] = sum(part.filled for part in found)
+        staged.rows_in[kind] = len(good) + len(bad) - staged.filled[kind]
+    return staged
+
+
+def _ordered(events: pd.DataFrame) -> pd.DataFrame:
+    keys = pa.table({"known_at": pa.array(events["known_at"]), "event_id": pa.array(events["event_id"], pa.string())})
+    order = pc.sort_indices(keys, sort_keys=[("known_at", "ascending"), ("event_id", "ascending")]).to_numpy()
+    return events.take(order).reset_index(drop=True)
+
+
+def _between(moments: np.ndarray, after: datetime | None, until: datetime | None) -> tuple[int, int]:
+    low = 0 if after is None else int(np.searchsorted(moments, _moment(after), side="right"))
+    high = len(moments) if until is None else int(np.searchsorted(moments, _moment(until), side="right"))
+    return low, max(low, high)
+
+
+def _moment(time: datetime) -> np.datetime64:
+    return np.datetime64(utc(time).replace(tzinfo=None), "us")
+
+
+def _edges(staged: Staged, until: datetime | None) -> np.ndarray:
+    """Ends of the batches that hold anything, rising; those that end after `until` are left out."""
+    moments = [staged.moments(kind) for kind in staged.events] + list(staged.rejected_at.values())
+    step = int(staged.batch / timedelta(microseconds=1))
+    numbers = -(-np.concatenate(moments).astype("datetime64[us]").astype(np.int64) // step)
+    edges = np.unique(numbers) * step
+    if until is not None:
+        edges = edges[edges <= _moment(until).astype(np.int64)]
+    return edges.astype("datetime64[us]")

@@ -1,0 +1,94 @@
+"""Data in: `seatrial ingest`, `seatrial features ...`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lifecycle.commands.options import DryRun, Json
+
+features_app = typer.Typer(no_args_is_help=True, help="Feast definitions, feature rows, online store.")
+Until = Annotated[str | None, typer.Option(help="Only what was known by then (ISO 8601 with zone).")]
+
+
+def ingest(
+    mapping: Annotated[Path, typer.Argument(help="Mapping file (YAML).")],
+    file: Annotated[Path, typer.Argument(help="Data file, or the folder of the mapping's files.")],
+    until: Until = None,
+    json_output: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Read a file by its mapping and land its events; bad rows go to quarantine with their reason."""
+    from contracts.mapping import load_mapping
+    from contracts.times import parse_time
+    from features.importer import ingest as land
+    from features.importer import stage
+    from lifecycle.terminal import emit, progress_bar
+    from lifecycle.workspace import Workspace
+
+    loaded = load_mapping(mapping)
+    limit = parse_time(until, "--until") if until else None
+    if dry_run:
+        staged = stage(loaded, file)
+        counts = {kind: len(frame) for kind, frame in staged.events.items()}
+        emit({"dry_run": True, "events": counts, "refused": _reasons(staged.rejected)}, json_output=json_output)
+        return
+    with progress_bar(json_output=json_output) as progress:
+        receipts = land(loaded, file, Workspace().landing, until=limit, progress=progress)
+    result: dict[str, dict[str, object]] = {}
+    for receipt in receipts:
+        sums = result.setdefault(receipt.kind, {"in": 0, "landed": 0, "quarantined": 0, "again": 0, "reasons": {}})
+        _add(sums, "in", receipt.rows_in)
+        _add(sums, "again" if receipt.already else "landed", receipt.landed)
+        _add(sums, "quarantined", receipt.quarantined)
+        reasons = sums["reasons"]
+        for reason, count in receipt.reasons.items():
+            _add(reasons, reason, count)  # type: ignore[arg-type]
+    emit(dict(result), json_output=json_output, title=f"{mapping.name}: {file.name}")
+
+
+def _add(sums: dict[str, object], name: str, count: int) -> None:
+    sums[name] = int(sums.get(name, 0)) + count  # type: ignore[call-overload]
+
+
+def _reasons(rejected: dict[str, object]) -> dict[str, dict[str, int]]:
+    import pandas as pd
+
+    counts: dict[str, dict[str, int]] = {}
+    for kind, frame in rejected.items():
+        if isinstance(frame, pd.DataFrame) and len(frame):
+            counts[kind] = {str(name): int(n) for name, n in frame["reason"].value_counts().head(20).items()}
+    return counts
+
+
+@features_app.command("apply")
+def apply(json_output: Json = False) -> None:
+    """Register the declared views and services with Feast."""
+    from lifecycle.terminal import emit
+    from lifecycle.workspace import Workspace
+
+    ws = Workspace()
+    ws.feast.apply()
+    services = {name: ws.declarations.service_hash(name) for name in ws.declarations.services}
+    emit({"views": list(ws.declarations.views), "services": services}, json_output=json_output)
+
+
+@features_app.command("materialize")
+def materialize(until: Until = None, json_output: Json = False) -> None:
+    """Build feature rows from landed events up to now and put what is new online."""
+    from contracts.times import parse_time
+    from features.build import build
+    from features.materialize import materialize as bring_online
+    from lifecycle.terminal import emit, progress_bar
+    from lifecycle.workspace import Workspace
+
+    ws = Workspace()
+    now = ws.clock.now()
+    limit = min(parse_time(until, "--until"), now) if until else now
+    with progress_bar(json_output=json_output) as progress:
+        built = build(ws.declarations, ws.landing, ws.gold, until=limit, progress=progress)
+        online = bring_online(ws.declarations, ws.gold, ws.online, limit)
+    rows = {view: {"built": built.get(view, 0), "online": online.get(view, 0)} for view in ws.declarations.views}
+    emit({"until": limit.isoformat(), "rows": rows}, json_output=json_output)

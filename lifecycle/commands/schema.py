@@ -1,0 +1,30 @@
+"""`seatrial schema`: JSON Schemas for editors."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Which(StrEnum):
+    """What has a schema."""
+
+    policy = "policy"
+    features = "features"
+    mapping = "mapping"
+    rehearsal = "rehearsal"
+
+
+def schema(which: Annotated[Which, typer.Argument(help="Kind of file.")]) -> None:
+    """Print the JSON Schema of a kind of YAML file."""
+    from contracts.declarations import Declarations
+    from contracts.mapping import EventsFile
+    from contracts.policy import Policy
+    from contracts.rehearsal import Rehearsal
+
+    kinds = {"policy": Policy, "features": Declarations, "mapping": EventsFile, "rehearsal": Rehearsal}
+    sys.stdout.write(json.dumps(kinds[which.value].model_json_schema(), indent=2) + "\n")

@@ -1,0 +1,71 @@
+"""Answers: `seatrial serve`, `seatrial shadow`, `seatrial replay`."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Annotated
+
+import typer
+
+from lifecycle.commands.options import Json
+
+
+def serve(
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 3000,
+    host: Annotated[str, typer.Option(help="Loopback unless you say otherwise; there is no access control yet.")] = (
+        "127.0.0.1"
+    ),
+) -> None:
+    """Serve this workspace through BentoML."""
+    from lifecycle.http_check import service_command, service_environment
+    from lifecycle.workspace import Workspace
+
+    ws = Workspace()
+    typer.echo(f"serving {ws.settings.home} on http://{host}:{port} (docs: /openapi.json)", err=True)
+    command = service_command(port, host)
+    os.execvpe(command[0], command, service_environment(ws.settings))
+
+
+def shadow(
+    follow: Annotated[bool, typer.Option(help="Keep scoring as decisions come; Ctrl-C ends it.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks with --follow.")] = 1.0,
+    json_output: Json = False,
+) -> None:
+    """Score logged decisions with the version that did not answer them; off the path, never served."""
+    from lifecycle.terminal import emit
+    from lifecycle.workspace import Workspace
+
+    ws = Workspace()
+    count = ws.shadow.run_once()
+    while follow:
+        time.sleep(every)
+        count += ws.shadow.run_once()
+    emit({"scored": count}, json_output=json_output)
+
+
+def replay(
+    decision_id: Annotated[str, typer.Argument(help="Decision id: 32 hexadecimal digits.")], json_output: Json = False
+) -> None:
+    """Recompute a decision from its record alone; exit code 1 and what differs when it is not the same to the bit."""
+    from lifecycle.terminal import emit
+    from lifecycle.workspace import Workspace
+    from serving.wiring import replay_in
+
+    ws = Workspace()
+    record = ws.handler.decision(decision_id)
+    result = replay_in(ws.settings, record)
+    emit(
+        {
+            "decision_id": decision_id,
+            "model": record.model,
+            "as_of": record.as_of.isoformat(),
+            "rung": record.answer.rung.value,
+            "version": record.answer.version or "none",
+            "same": result.same,
+            "differs": list(result.differs),
+            "words": result.words,
+        },
+        json_output=json_output,
+    )
+    raise typer.Exit(0 if result.same else 1)

@@ -1,0 +1,186 @@
+"""From landed events to a gated candidate: population, point-in-time training set, training, trial, registry."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from contracts.errors import NotEnoughData
+from contracts.evaluation import TrainedModel
+from contracts.policy import Policy
+from contracts.rollout import Verdict
+from lifecycle.workspace import Workspace
+
+Progress = Callable[[str, float], None]
+MIN_TRAINING_ROWS = 200
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate that was registered and gated."""
+
+    version: str
+    run_id: str
+    trained: TrainedModel
+    verdict: Verdict
+    rows_kept: bool
+
+
+def quiet(_stage: str, _share: float) -> None:
+    """Progress that nobody watches."""
+
+
+def build_features(ws: Workspace, policy: Policy, until: datetime) -> dict[str, int]:
+    """Extend the model's views to `until` and put what is new online.
+
+    Returns:
+        rows written online, by view.
+    """
+    from features.build import build
+    from features.materialize import materialize
+
+    views = ws.declarations.services[policy.features].views
+    build(ws.declarations, ws.landing, ws.gold, until=until, views=views)
+    return materialize(ws.declarations, ws.gold, ws.online, until, views=views)
+
+
+def population(ws: Workspace, policy: Policy, now: datetime) -> pd.DataFrame:
+    """The rows that a candidate is trained and tried on: every label in it was known at `now`.
+
+    A forecast's rows are (series, weekly cutoff, step); a risk's are shipments. More rows than the policy's cap are
+    thinned by a seeded random choice, the same for the same seed.
+
+    Raises:
+        NotEnoughData: fewer rows with a known label than an honest trial needs.
+    """
+    from features.population import demand_population, shipment_population
+
+    since = now - policy.training.history
+    if policy.kind == "forecast":
+        horizon = policy.horizon or 1
+        newest = now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=horizon)
+        count = int((newest - since) / timedelta(days=7)) + 1
+        cutoffs = [newest - timedelta(days=7 * back) for back in range(max(count, 0))][::-1]
+        rows = demand_population(ws.landing, cutoffs=cutoffs, horizon=horizon, known_by=now)
+    else:
+        rows = shipment_population(ws.landing, since=since, until=now, known_by=now)
+    rows = rows[rows["label"].notna()]
+    if len(rows) < MIN_TRAINING_ROWS:
+        raise NotEnoughData(f"training rows of {policy.model} with a known label", MIN_TRAINING_ROWS, len(rows))
+    if len(rows) > policy.training.row_cap:
+        rows = rows.sample(policy.training.row_cap, random_state=policy.training.seed)
+    return rows.sort_values(["as_of", "row_id"], kind="stable").reset_index(drop=True)
+
+
+def training_set(ws: Workspace, policy: Policy, now: datetime, progress: Progress = quiet) -> pd.DataFrame:
+    """The population with the features that were known at each row's as_of, through Feast.
+
+    Raises:
+        NotEnoughData, RowGuarantee.
+    """
+    progress("population", 0.0)
+    rows = population(ws, policy, now)
+    progress("point-in-time join", 0.0)
+    return ws.feast.training_set(policy.features, rows)
+
+
+def train_candidate(
+    ws: Workspace, policy: Policy, now: datetime, progress: Progress = quiet, params: dict[str, Any] | None = None
+) -> Trial:
+    """Train, profile, log to MLflow, register and gate one candidate.
+
+    The candidate's files are sealed before they are registered; a run that dies before registering leaves nothing
+    but an MLflow run without a version.
+
+    Returns:
+        the registered version with the gate's verdict.
+    """
+    from drift.profile import write_profile
+    from models.load import load_model
+    from models.mlflow_run import log_training
+    from models.training import train
+    from registry.gate import gate
+
+    asked = population(ws, policy, now)
+    progress("point-in-time join", 0.0)
+    rows = ws.feast.training_set(policy.features, asked)
+    kept = rows["row_id"].tolist() == asked["row_id"].tolist()
+    champion, champion_until = champion_of(ws, policy)
+    with tempfile.TemporaryDirectory(prefix="seatrial-train-") as folder:
+        trained = train(
+            policy,
+            rows,
+            ws.declarations,
+            now=now,
+            out=Path(folder) / "model",
+            champion=champion,
+            champion_trained_until=champion_until,
+            progress=progress,
+            params=params,
+        )
+        progress("profile", 0.9)
+        write_profile(
+            trained.folder,
+            rows,
+            _out_of_sample(trained.folder, rows),
+            policy,
+            ws.declarations,
+            evaluation=trained.evaluation,
+            importance=tuple(load_model(trained.folder).importance()),
+        )
+        progress("MLflow", 0.92)
+        run_id = log_training(
+            ws.settings.tracking,
+            policy,
+            trained,
+            features_hash=ws.features_hash(policy),
+            policy_hash=policy.hash,
+            code_revision=ws.revision,
+            artifact_root=ws.settings.home / "mlartifacts",
+        )
+        progress("register", 0.97)
+        version = ws.registrar.register(
+            trained, policy, run_id=run_id, features_hash=ws.features_hash(policy), code_revision=ws.revision
+        )
+    verdict = gate(trained.evaluation, policy, has_champion=champion is not None)
+    ws.registrar.record_gate(policy, version, verdict)
+    progress("gated", 1.0)
+    return Trial(version, run_id, trained, verdict, kept)
+
+
+def _out_of_sample(folder: Path, rows: pd.DataFrame) -> np.ndarray:
+    """The backtest's answers aligned with the training rows, NaN where a row was not scored."""
+    from models.training import read_predictions
+
+    scored, predictions = read_predictions(folder)
+    known = pd.Series(predictions, index=scored["row_id"]).groupby(level=0).last()
+    return known.reindex(rows["row_id"]).to_numpy(dtype=float)
+
+
+def champion_of(ws: Workspace, policy: Policy) -> tuple[Any, datetime | None]:
+    """The champion's loaded model and until when it was trained; (None, None) when there is none.
+
+    Raises:
+        ArtifactRefused: its files are not what the ledger recorded.
+    """
+    from models.load import load_model
+    from registry.artifacts import verify
+    from registry.snapshot import read_snapshot
+
+    state = ws.registrar.state(policy.model)
+    path = ws.settings.serving / f"{policy.model}.json"
+    if state.champion is None or not path.exists():
+        return None, None
+    folder = ws.artifacts.path(policy.model, state.champion)
+    verify(folder, state.manifests[state.champion])
+    snapshot = read_snapshot(path)
+    until = snapshot.champion.trained_until if snapshot.champion else None
+    return load_model(folder), until
+

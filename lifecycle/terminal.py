@@ -1,0 +1,76 @@
+"""What commands share at the terminal: progress that is off when nobody watches, and one way to print a result."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lifecycle.pipeline import Progress, quiet
+
+
+@contextmanager
+def progress_bar(*, json_output: bool) -> Iterator[Progress]:
+    """A progress function: a bar on an interactive terminal, a line a new stage on a plain one, nothing with --json."""
+    if json_output:
+        yield quiet
+    elif sys.stderr.isatty():
+        with _bar() as told:
+            yield told
+    else:
+        yield _lines()
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=1.0)
+        yield lambda stage, share: bar.update(task, description=stage, completed=share)
+
+
+def _lines() -> Progress:
+    told: list[str] = []
+
+    def line(stage: str, _share: float) -> None:
+        # A stage that counts days says so once a month: a log is read afterwards.
+        head = stage[: stage.rfind("-")] if stage[-3:-2] == "-" else stage
+        if not told or told[-1] != head:
+            told.append(head)
+            sys.stderr.write(f"{head}\n")
+            sys.stderr.flush()
+
+    return line
+
+
+def emit(value: dict[str, Any], *, json_output: bool, title: str = "") -> None:
+    """Print a result: one JSON object with --json, otherwise a table of names and values."""
+    if json_output:
+        sys.stdout.write(json.dumps(value, indent=2, sort_keys=False, default=str) + "\n")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, show_header=False)
+    for name, item in flat(value):
+        table.add_row(name, item)
+    Console().print(table)
+
+
+def flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested values as (dotted name, text), in order."""
+    for name, item in value.items():
+        if isinstance(item, dict):
+            yield from flat(item, f"{prefix}{name}.")
+        elif isinstance(item, float):
+            yield f"{prefix}{name}", f"{item:.4g}"
+        elif isinstance(item, (list, tuple)):
+            yield f"{prefix}{name}", "; ".join(str(part) for part in item)
+        else:
+            yield f"{prefix}{name}", str(item)

@@ -1,0 +1,105 @@
+"""Verdicts on a challenger in shadow or canary: guardrails that act fast, accuracy that waits for matured labels."""
+
+from __future__ import annotations
+
+import math
+
+from contracts.policy import LossName, Policy
+from contracts.rollout import Criterion, OnlineEvidence, Outcome, Verdict
+from registry.evidence import SequentialResult, rate_evidence, sequential_test
+from registry.gate import verdict_of
+
+
+def guardrails(evidence: OnlineEvidence | None, policy: Policy) -> Verdict:
+    """Is the challenger safe to go on with? Errors, fallbacks, latency, shift of predictions.
+
+    Shares of errors and fallbacks fail when it is all but certain (an e-value over 1 / alpha, valid at every look, so
+    that a good challenger is not thrown out by looking often) that the true share is over the limit, even before
+    `min_decisions`; they pass when the share seen is within the limit over at least `min_decisions`. p99 and PSI are
+    compared as they are once there are `min_decisions`, and are left out when they were not measured.
+
+    Returns:
+        pass, fail, or inconclusive (too few decisions, or a share over the limit that may be chance).
+    """
+    rule, alpha = policy.rollout.guardrails, policy.rollout.verdict.alpha
+    if evidence is None:
+        return verdict_of([Criterion("decisions", Outcome.INCONCLUSIVE, None, None, "no evidence was to be had")])
+    total, enough = evidence.decisions, evidence.decisions >= rule.min_decisions
+    words = f"{total} decisions, at least {rule.min_decisions} are needed"
+    found = [
+        Criterion(
+            "decisions",
+            Outcome.PASS if enough else Outcome.INCONCLUSIVE,
+            float(total),
+            float(rule.min_decisions),
+            words,
+        )
+    ]
+    for name, bad, limit in (
+        ("error_rate", evidence.errors, rule.error_rate),
+        ("fallback_rate", evidence.fallbacks, rule.fallback_rate),
+    ):
+        found.append(_rate(name, bad, total, limit, alpha, enough))
+    for name, value, bound, unit in (
+        ("p99_ms", evidence.p99_ms, rule.p99_ms, " ms"),
+        ("prediction_psi", evidence.prediction_psi, rule.prediction_shift_psi, ""),
+    ):
+        if value is not None:
+            found.append(_level(name, value, bound, unit, enough))
+    return verdict_of(found)
+
+
+def accuracy(evidence: OnlineEvidence | None, policy: Policy, bound: float) -> tuple[Verdict, SequentialResult | None]:
+    """Is the challenger's loss within the policy's margin of the champion's? See evidence.sequential_test.
+
+    pass: not worse than the champion by more than the margin; fail: worse by more than it; both at error rate alpha at
+    every look. With fewer than `min_pairs` pairs inconclusive. For rmsse the margin is on the square root of the mean
+    loss, as in the gate.
+
+    Args:
+        bound: at which losses are winsorised, in units of the verdict's metric.
+    """
+    rule = policy.rollout.verdict
+    pairs = len(evidence.pairs_champion) if evidence else 0
+    if evidence is None or pairs < rule.min_pairs:
+        words = f"{pairs} matured pairs, at least {rule.min_pairs} are needed"
+        few = Criterion("accuracy", Outcome.INCONCLUSIVE, float(pairs), float(rule.min_pairs), words)
+        return verdict_of([few]), None
+    margin = margin_on_loss(rule.margin, rule.metric)
+    found = sequential_test(
+        evidence.pairs_challenger, evidence.pairs_champion, bound=bound, alpha=rule.alpha, margin=margin
+    )
+    words = {
+        Outcome.PASS: f"not worse than the champion by {rule.margin:.0%}: e-value {found.e_better:.3g}",
+        Outcome.FAIL: f"worse than the champion by more than {rule.margin:.0%}: e-value {found.e_worse:.3g}",
+        Outcome.INCONCLUSIVE: f"open after {found.n} pairs: e-values {found.e_better:.3g}, {found.e_worse:.3g} against",
+    }[found.outcome]
+    words += f", mean {rule.metric} difference {found.mean_difference:+.4g} ({found.lower:+.4g} to {found.upper:+.4g})"
+    value = found.mean_difference if math.isfinite(found.mean_difference) else None
+    return verdict_of([Criterion("accuracy", found.outcome, value, rule.margin, words)]), found
+
+
+def margin_on_loss(margin: float, metric: LossName) -> float:
+    """The relative margin on the mean loss that is `margin` on the metric (rmsse is the root of its mean loss)."""
+    return (1 + margin) ** 2 - 1 if metric == "rmsse" else margin
+
+
+def _rate(name: str, bad: int, total: int, limit: float, alpha: float, enough: bool) -> Criterion:
+    share = bad / total if total else 0.0
+    words = f"{name} {share:.1%} ({bad} of {total}), allowed {limit:.1%}"
+    outcome = Outcome.INCONCLUSIVE
+    if not 0 <= bad <= total:
+        words = f"{name}: {bad} of {total} cannot be"
+    elif rate_evidence(bad, total, limit) >= 1 / alpha:
+        outcome = Outcome.FAIL
+    elif enough and share <= limit:
+        outcome = Outcome.PASS
+    return Criterion(name, outcome, share, limit, words)
+
+
+def _level(name: str, value: float, bound: float, unit: str, enough: bool) -> Criterion:
+    outcome = Outcome.INCONCLUSIVE
+    if enough and math.isfinite(value):
+        outcome = Outcome.PASS if value <= bound else Outcome.FAIL
+    seen = value if math.isfinite(value) else None
+    return Criterion(name, outcome, seen, bound, f"{name} {value:.3g}{unit}, allowed {bound:g}{unit}")

@@ -1,0 +1,221 @@
+"""The HTTP face of the decision handler: a Starlette app with strict limits and errors as problem+json (RFC 9457)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import structlog
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from contracts.errors import Conflict, DependencyDown, SeatrialError, UnknownName
+from serving.handler import DecisionHandler
+from serving.openapi import openapi
+from serving.presentation import answer_body, record_body
+from serving.requests import ForecastRequest, OutcomeRequest, RequestInvalid, ScoreRequest, decode, read_request
+
+log = structlog.get_logger("seatrial.serving")
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on what a caller may cost: bytes of a body, seconds to send it, items answered on the event loop."""
+
+    body_bytes: int = 1024 * 1024
+    body_s: float = 30.0
+    inline_items: int = 4
+    refresh_s: float = 0.25
+
+
+def make_app(
+    source: Callable[[], DecisionHandler], limits: Limits | None = None, *, background: bool = True
+) -> Starlette:
+    """The app.
+
+    Args:
+        source: gives the handler; first called when a request comes, so that making the app does no I/O.
+        limits: bounds on callers.
+        background: while the app runs, look for changed snapshots and bring logs onto the disk every `refresh_s`.
+    """
+    bounds = limits or Limits()
+    api = _Api(source, bounds)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        task = asyncio.create_task(upkeep(source, bounds.refresh_s)) if background else None
+        try:
+            yield
+        finally:
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+            await run_in_threadpool(source().sync)
+
+    return Starlette(
+        routes=[
+            Route("/v1/{slug}/forecast", api.forecast, methods=["POST"]),
+            Route("/v1/{slug}/score", api.score, methods=["POST"]),
+            Route("/v1/outcomes", api.outcomes, methods=["POST"]),
+            Route("/v1/decisions/{wanted}", api.decision, methods=["GET"]),
+            Route("/livez", api.live, methods=["GET"]),
+            Route("/readyz", api.ready, methods=["GET"]),
+            Route("/metrics", api.metrics, methods=["GET"]),
+            Route("/openapi.json", api.schema, methods=["GET"]),
+        ],
+        lifespan=lifespan,
+        exception_handlers={SeatrialError: _refused, HTTPException: _http, Exception: _broken},
+    )
+
+
+async def upkeep(source: Callable[[], DecisionHandler], every_s: float) -> None:
+    """Take new snapshots into service and bring logs onto the disk, for ever; a failure is logged and tried again."""
+    while True:
+        await asyncio.sleep(every_s)
+        try:
+            await run_in_threadpool(_look_after, source())
+        except Exception as error:
+            log.error("upkeep_failed", kind=type(error).__name__)
+
+
+def _look_after(handler: DecisionHandler) -> None:
+    for model in handler.refresh():
+        log.info("swapped", model=model, revision=handler.models.get(model).snapshot.revision)
+    handler.sync()
+
+
+class _Api:
+    """The endpoints over one handler."""
+
+    def __init__(self, source: Callable[[], DecisionHandler], limits: Limits) -> None:
+        self._source, self._limits = source, limits
+
+    async def forecast(self, request: Request) -> Response:
+        """Forecasts of demand."""
+        asked = read_request(ForecastRequest, decode(await read_body(request, self._limits)))
+        model = _model(request)
+        records = await self._run(len(asked.items), lambda: self._source().forecast(model, asked))
+        return _json(answer_body(model, records))
+
+    async def score(self, request: Request) -> Response:
+        """Risks of shipments."""
+        asked = read_request(ScoreRequest, decode(await read_body(request, self._limits)))
+        model = _model(request)
+        records = await self._run(len(asked.items), lambda: self._source().score(model, asked))
+        return _json(answer_body(model, records))
+
+    async def outcomes(self, request: Request) -> Response:
+        """Outcomes as they become known."""
+        asked = read_request(OutcomeRequest, decode(await read_body(request, self._limits)))
+        taken = await self._run(len(asked.items), lambda: self._source().outcome(asked))
+        return _json({"outcomes": taken}, status=202)
+
+    async def decision(self, request: Request) -> Response:
+        """One decision's record."""
+        return _json(record_body(self._source().decision(request.path_params["wanted"])))
+
+    async def live(self, _: Request) -> Response:
+        """The process answers."""
+        return _json({"live": True})
+
+    async def ready(self, _: Request) -> Response:
+        """At least one model is in service."""
+        state = self._source().ready()
+        return _json(state, status=200 if state["ready"] else 503)
+
+    async def metrics(self, _: Request) -> Response:
+        """Prometheus series."""
+        return Response(self._source().metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def schema(self, _: Request) -> Response:
+        """The OpenAPI document."""
+        return _json(openapi())
+
+    async def _run(self, items: int, work: Callable[[], Any]) -> Any:
+        """Small requests on the loop (a thread's hop costs more than the answer), larger ones beside it."""
+        return work() if items <= self._limits.inline_items else await run_in_threadpool(work)
+
+
+async def read_body(request: Request, limits: Limits) -> bytes:
+    """The request's body, counted while it comes.
+
+    Raises:
+        HTTPException: 413 too large, 408 too slow, 415 not plain JSON.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise HTTPException(415, "the body must be application/json")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise HTTPException(415, "the body must come uncompressed")
+    said = request.headers.get("content-length", "0")
+    if not said.isdecimal() or len(said) > 18 or int(said) > limits.body_bytes:
+        raise HTTPException(413, f"the body may have at most {limits.body_bytes} bytes")
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(limits.body_s):
+            async for part in request.stream():
+                size += len(part)
+                if size > limits.body_bytes:
+                    raise HTTPException(413, f"the body may have at most {limits.body_bytes} bytes")
+                parts.append(part)
+    except TimeoutError:
+        raise HTTPException(408, f"the body took longer than {limits.body_s:g} s") from None
+    except ClientDisconnect:
+        raise HTTPException(400, "the body was cut short") from None
+    return b"".join(parts)
+
+
+def problem(status: int, title: str, detail: str, **more: Any) -> Response:
+    """An error as application/problem+json; a request that was cut off mid-body closes its connection."""
+    headers = {"retry-after": "1"} if status == 503 else {}
+    if status in (408, 413):
+        headers["connection"] = "close"
+    body = orjson.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail, **more})
+    return Response(body, status_code=status, media_type="application/problem+json", headers=headers)
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    if isinstance(error, RequestInvalid):
+        fields = [{"field": field, "wanted": words} for field, words in error.problems]
+        return problem(422, "Request not valid", str(error), errors=fields)
+    if isinstance(error, UnknownName):
+        return problem(404, "Not found", f"no such {error.what}")
+    if isinstance(error, Conflict):
+        return problem(409, "Conflict", str(error))
+    if isinstance(error, DependencyDown):
+        return problem(503, "Not available", f"{error.dependency} is not available")
+    log.error("refused", kind=type(error).__name__)
+    return problem(500, "Internal error", "the request could not be answered")
+
+
+async def _http(_: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    detail = str(getattr(error, "detail", ""))
+    made = problem(status, detail if status in (404, 405) else "Request refused", detail)
+    for name, value in (getattr(error, "headers", None) or {}).items():
+        made.headers[name] = value
+    return made
+
+
+async def _broken(_: Request, error: Exception) -> Response:
+    log.error("broken", kind=type(error).__name__)
+    return problem(500, "Internal error", "the request could not be answered")
+
+
+def _model(request: Request) -> str:
+    return str(request.path_params["slug"]).replace("-", "_")
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(value), status_code=status, media_type="application/json")

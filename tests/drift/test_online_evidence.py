@@ -1,0 +1,74 @@
+"""Evidence for the rollout: what counts in shadow and what in canary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from contracts.decisions import Answer, Rung
+from contracts.policy import Policy
+from contracts.rollout import RolloutState, Stage
+from drift.online_evidence import online_evidence
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+NOW = START + timedelta(days=14)
+NONE = pd.DataFrame({"challenger": [], "champion": []})
+SHADOW = RolloutState("late_delivery", 3, champion="v1", challenger="v2", stage=Stage.SHADOW, since=START)
+CANARY = replace(SHADOW, stage=Stage.CANARY, step=0, share=0.1)
+Make = Callable[..., Any]
+
+
+def test_in_shadow_the_challengers_scores_count(risk_policy: Policy, risk_records: Make, shadow_of: Make) -> None:
+    """Scores since the stage began, their own errors without unknown keys, PSI against the served answers."""
+    records = risk_records(300)
+    said = np.array([r.answer.probability for r in records])
+    scores = shadow_of(records[:280], "v2", said[:280]) + shadow_of(records[280:290], "v2", 0, "model_failed: x")
+    scores += shadow_of(records[290:], "v2", 0, "cold_start: lane_rates knows nothing of this key")
+    pairs = pd.DataFrame({"challenger": [0.1, 0.2], "champion": [0.3, 0.4]})
+    found = online_evidence(records, scores, pairs, SHADOW, risk_policy, NOW)
+    assert found is not None
+    assert (found.decisions, found.errors, found.fallbacks, found.days) == (300, 10, 0, 14.0)
+    assert found.p99_ms is None
+    assert found.prediction_psi == 0.0
+    assert (found.pairs_challenger, found.pairs_champion) == ((0.1, 0.2), (0.3, 0.4))
+    later = replace(SHADOW, since=START + timedelta(days=7))
+    half = online_evidence(records, scores, NONE, later, risk_policy, NOW)
+    assert half is not None
+    assert half.decisions == 150
+
+
+def test_in_canary_only_its_own_arm_counts(risk_policy: Policy, risk_records: Make, shadow_of: Make) -> None:
+    """Decisions, fallbacks, errors and latency are the arm's; the champion's answers come from the shadow stream."""
+    champion, canary = risk_records(200), risk_records(40, seed=2, version="v2", arm="canary")
+    failed = Answer(rung=Rung.CHAMPION, version="v1", probability=0.2, degraded=("canary: not_finite: none",))
+    unknown = Answer(rung=Rung.REFUSE, degraded=("canary: stale: lane_rates is old", "champion: stale: lane_rates is old"))
+    fell = risk_records(2, seed=3, version="v2", arm="canary", answer=failed)
+    fell += risk_records(3, seed=4, version="v2", arm="canary", answer=unknown)
+    scores = shadow_of(canary, "v1", [r.answer.probability for r in canary])
+    found = online_evidence(champion + canary + fell, scores, NONE, CANARY, risk_policy, NOW)
+    assert found is not None
+    assert (found.decisions, found.errors, found.fallbacks) == (45, 2, 2)
+    assert found.p99_ms == 2.0
+    assert found.prediction_psi == 0.0
+
+
+def test_shifted_answers_show_and_few_are_not_compared(risk_policy: Policy, risk_records: Make, shadow_of: Make) -> None:
+    """A challenger that answers twice as high has a large PSI; under min_decisions there is none."""
+    records = risk_records(300)
+    said = np.array([r.answer.probability for r in records])
+    moved = online_evidence(records, shadow_of(records, "v2", np.clip(2 * said, 0, 1)), NONE, SHADOW, risk_policy, NOW)
+    few = online_evidence(records, shadow_of(records[:29], "v2", said[:29]), NONE, SHADOW, risk_policy, NOW)
+    assert moved is not None
+    assert few is not None
+    assert (moved.prediction_psi or 0) > 1.0
+    assert few.prediction_psi is None
+
+
+def test_no_challenger_no_evidence(risk_policy: Policy) -> None:
+    """Without a challenger there is nothing to say."""
+    assert online_evidence([], [], NONE, RolloutState("late_delivery"), risk_policy, NOW) is None

@@ -1,0 +1,129 @@
+"""Fault 1: the process is killed at every labelled point on a version's way; running again finishes it, once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from contracts.rollout import RowKind
+from registry import crashpoints
+from registry.artifacts import verify as verify_artifact
+from registry.crashpoints import CRASH_POINTS
+from registry.ledger import Anchor
+from registry.ledger import verify as verify_chain
+from registry.snapshot import read_snapshot, snapshot_path
+from tests.registry.rig import MODEL, World, evidence
+
+# How often a whole journey passes each point (found by counting); a seed picks the passages to die at.
+SEEDS = (1, 2, 3)
+
+
+def _journey(home: Path) -> None:
+    """Bootstrap, a challenger to the top, a newcomer that supersedes one in shadow, and a rollback; from anywhere."""
+    world = World(home)
+    for name in ("first", "second"):
+        version = world.register(name)
+        while world.state.challenger == version:
+            world.later(6)
+            world.advance(evidence(pairs=150))
+    third = world.register("third")
+    if world.state.challenger == third:
+        world.advance()
+    world.register("fourth")
+    world.registrar.rollback(MODEL, world.policy, "complaints", version="v2")
+    world.registrar.reconcile(MODEL, world.policy)
+
+
+def _die_at(home: Path, point: str) -> None:
+    os.environ["SEATRIAL_CRASH_AT"] = point
+    crashpoints._SEEN.clear()
+    _journey(home)
+
+
+def _run(home: Path, point: str = "") -> int:
+    child = multiprocessing.get_context("fork").Process(target=_die_at, args=(home, point))
+    child.start()
+    child.join(timeout=120)
+    assert child.exitcode is not None, f"the journey hangs after {point}"
+    return child.exitcode
+
+
+def _assert_invariants(home: Path) -> None:
+    """I1 one champion or none, everywhere the same; I2 its files verify; I3 the chain holds; I4 its gate passed."""
+    world = World(home)
+    rows, state = world.ledger.rows(MODEL), world.state
+    verify_chain(rows)
+    if state.champion is not None:
+        verify_artifact(world.artifacts.path(MODEL, state.champion), state.manifests[state.champion])
+        promoted = next(row for row in rows if row.kind is RowKind.PROMOTED and row.version == state.champion)
+        assert "pass" in [
+            row.payload["outcome"]
+            for row in rows[: promoted.revision]
+            if row.kind is RowKind.GATED and row.version == state.champion
+        ]
+    path = snapshot_path(home / "serving", MODEL)
+    if path.exists():
+        served = read_snapshot(path)
+        verify_chain(rows, Anchor(MODEL, served.revision, served.ledger_head))
+        champions = {row.version for row in rows if row.kind is RowKind.PROMOTED}
+        assert served.champion is None or served.champion.version in champions
+
+
+def _assert_finished(home: Path, journey: Counter[tuple[str, str]]) -> None:
+    world = World(home)
+    rows, state = world.ledger.rows(MODEL), world.state
+    assert (state.champion, state.challenger, state.previous_champion) == ("v1", "v4", None)
+    assert Counter((row.kind.value, row.version) for row in rows) == journey
+    served = read_snapshot(snapshot_path(home / "serving", MODEL))
+    assert served.champion is not None
+    assert (served.revision, served.champion.version) == (state.revision, "v1")
+
+
+@pytest.fixture(scope="module")
+def journey(tmp_path_factory: pytest.TempPathFactory) -> Counter[tuple[str, str]]:
+    """What an undisturbed journey writes into the ledger."""
+    home = tmp_path_factory.mktemp("whole")
+    assert _run(home) == 0
+    return Counter((row.kind.value, row.version) for row in World(home).ledger.rows(MODEL))
+
+
+def _kill_everywhere(tmp_path: Path, journey: Counter[tuple[str, str]], passages: range | tuple[int, ...]) -> int:
+    killed = 0
+    for point in CRASH_POINTS:
+        for passage in passages:
+            home = tmp_path / f"{point}-{passage}"
+            home.mkdir()
+            if _run(home, f"{point}:{passage}") == 0:
+                continue
+            killed += 1
+            _assert_invariants(home)
+            assert _run(home) == 0, f"killed at {point}:{passage}, the second run did not finish"
+            _assert_invariants(home)
+            _assert_finished(home, journey)
+    return killed
+
+
+@pytest.mark.slow
+def test_a_kill_at_every_point_leaves_one_champion_and_one_row(
+    tmp_path: Path, journey: Counter[tuple[str, str]]
+) -> None:
+    """Killed anywhere, the rollout has its old or its new champion; the same run again ends where it would have."""
+    killed = _kill_everywhere(tmp_path, journey, SEEDS)
+    print(f"crash: {len(CRASH_POINTS)} points, {killed} kills and reruns")
+    assert killed >= 2 * len(CRASH_POINTS)
+
+
+@pytest.mark.long
+def test_a_kill_at_every_passage_of_every_point(tmp_path: Path, journey: Counter[tuple[str, str]]) -> None:
+    """The same at up to twenty-five passages of each point."""
+    assert _kill_everywhere(tmp_path, journey, range(1, 26)) >= 100
+
+
+def test_the_child_really_dies_by_the_signal(tmp_path: Path) -> None:
+    """A crash point kills with SIGKILL: no handler, no clean-up."""
+    assert _run(tmp_path, "ledger.inserted:1") == -signal.SIGKILL

@@ -1,0 +1,117 @@
+"""MLflow runs, tuning studies and statistical rivals: the real libraries on small data."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from contracts.declarations import Declarations
+from contracts.errors import DependencyDown, UnknownName
+from contracts.evaluation import TrainedModel
+from contracts.policy import Policy
+from models.mlflow_run import log_training
+from models.optuna_search import defaults, tune
+from models.rivals import rival_forecasts, rival_metrics
+from models.training import train
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def candidate(
+    tmp_path_factory: pytest.TempPathFactory, risk_policy: Policy, declarations: Declarations, risk: pd.DataFrame
+) -> TrainedModel:
+    """A trained risk model."""
+    return train(risk_policy, risk, declarations, now=NOW, out=tmp_path_factory.mktemp("mlflow") / "model")
+
+
+@pytest.mark.slow
+def test_a_training_is_a_run_that_mlflow_can_read(candidate: TrainedModel, risk_policy: Policy, tmp_path: Path) -> None:
+    """Metrics, parameters, dataset, figures, card, and a booster that MLflow loads and that predicts alike."""
+    import mlflow
+    from mlflow.tracking import MlflowClient
+
+    from models import boosters
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    hashes = {"features_hash": "f" * 64, "policy_hash": risk_policy.hash, "code_revision": "abc"}
+    run_id = log_training(uri, risk_policy, candidate, **hashes, artifact_root=tmp_path / "artifacts")
+    client = MlflowClient(uri)
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["candidate.brier"] < run.data.metrics["incumbent.brier"]
+    assert run.data.tags["seatrial.dataset_hash"] == candidate.dataset_hash
+    assert run.data.params["incumbent"] == "rolling_late_rate"
+    assert candidate.dataset_hash.startswith(run.inputs.dataset_inputs[0].dataset.digest)
+    files = {item.path for part in ("training", "figures") for item in client.list_artifacts(run_id, part)}
+    assert {"training/card.html", "figures/figure_calibration.png"} <= files
+    model = client.search_logged_models([run.info.experiment_id])[0]
+    booster = mlflow.lightgbm.load_model(f"models:/{model.model_id}")
+    mine = boosters.read((candidate.folder / "trees.txt").read_text())
+    rows = np.random.default_rng(1).normal(size=(5, mine.num_feature()))
+    assert (booster.predict(rows) == mine.predict(rows)).all()
+    assert not [p for p in (tmp_path / "artifacts").rglob("*") if p.suffix in (".pkl", ".pickle", ".joblib")]
+
+
+def test_a_store_that_does_not_answer_is_said(candidate: TrainedModel, risk_policy: Policy, tmp_path: Path) -> None:
+    """Not a traceback of somebody else's library."""
+    hashes = {"features_hash": "f", "policy_hash": "p", "code_revision": "c"}
+    uri = f"sqlite:///{tmp_path / 'no' / 'such' / 'folder' / 'mlflow.db'}"
+    (tmp_path / "no").write_text("a file where a folder should be")
+    with pytest.raises(DependencyDown, match="MLflow"):
+        log_training(uri, risk_policy, candidate, **hashes, artifact_root=tmp_path)
+
+
+def test_tuning_resumes_where_it_stopped(
+    risk_policy: Policy, declarations: Declarations, risk: pd.DataFrame, tmp_path: Path
+) -> None:
+    """Four trials in two calls are four trials, none of them twice; asking again runs none."""
+    import optuna
+
+    storage, seen = f"sqlite:///{tmp_path / 'study.db'}", []
+    plan = {"storage": storage, "now": NOW, "progress": lambda words, _: seen.append(words)}
+    first = tune(risk_policy, risk, declarations, trials=2, **plan)
+    assert set(first) == set(defaults("risk"))
+    best = tune(risk_policy, risk, declarations, trials=4, **plan)
+    assert tune(risk_policy, risk, declarations, trials=4, **plan) == best
+    assert seen == [f"trial {i} of {n}" for i, n in ((1, 2), (2, 2), (3, 4), (4, 4))]
+    study = optuna.load_study(study_name=None, storage=storage)
+    points = [tuple(sorted(trial.params.items())) for trial in study.trials]
+    assert len(set(points)) == 4
+    assert dict(points[0]) == pytest.approx(defaults("risk"))
+
+
+def series_labels(weekly_units: np.ndarray) -> pd.DataFrame:
+    units, days = weekly_units[:3], weekly_units.shape[1]
+    dates = [(NOW - timedelta(days=days - d)).date().isoformat() for d in range(days)]
+    columns = ("sku", "location", "target_date", "quantity")
+    return pd.DataFrame(
+        [(f"s{i}", "shop", date, row[d]) for i, row in enumerate(units) for d, date in enumerate(dates)],
+        columns=columns,
+    )
+
+
+def test_rivals_forecast_from_the_past_of_each_cutoff_only(weekly_units: np.ndarray) -> None:
+    """Changing demand from the cutoff on changes no forecast; step 1 is the cutoff's own day."""
+    labels, cutoff = series_labels(weekly_units), pd.Timestamp(NOW - timedelta(days=14))
+    known = rival_forecasts(labels, [cutoff], 14)
+    later = labels["target_date"] >= cutoff.date().isoformat()
+    assert rival_forecasts(labels.assign(quantity=labels["quantity"].where(~later, 999.0)), [cutoff], 14).equals(known)
+    assert len(known) == 3 * 14
+    assert known[known["step"] == 1]["target_date"].unique().tolist() == [cutoff.date().isoformat()]
+    with pytest.raises(UnknownName, match="croston_sba"):
+        rival_forecasts(labels, [cutoff], 14, ["croston"])
+
+
+def test_rivals_are_measured_like_candidates(weekly_units: np.ndarray) -> None:
+    """An average of four weeks beats last week's value on a noisy weekly shape."""
+    labels, cutoff = series_labels(weekly_units), pd.Timestamp(NOW - timedelta(days=14))
+    forecasts = rival_forecasts(labels, [cutoff], 14)
+    scored = forecasts.merge(labels.rename(columns={"quantity": "label"}), on=["sku", "location", "target_date"])
+    unit = np.full(len(scored), 3.0)
+    table = rival_metrics(scored, forecasts, unit, unit)
+    value = table[table["metric"] == "rmsse"].set_index("who")["value"]
+    assert value["seasonal_window_average"] < value["seasonal_naive_sf"]
+    assert (table["rows"] == 42).all()

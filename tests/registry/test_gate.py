@@ -1,0 +1,67 @@
+"""The gate: three outcomes, each for its reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from contracts.rollout import Outcome
+from registry.gate import gate
+from tests.registry.rig import evaluation, policy
+
+
+def test_a_clearly_better_candidate_passes() -> None:
+    """25% less loss than champion and incumbent, in every segment and calibrated, passes with all criteria named."""
+    found = gate(evaluation(), policy(), has_champion=True)
+    assert found.outcome is Outcome.PASS
+    assert [c.name for c in found.criteria] == ["rows", "beat_incumbent", "beat_champion", "segment_origin", "ece"]
+
+
+def test_a_worse_candidate_fails_by_name() -> None:
+    """A candidate worse than the incumbent fails, and the words say against whom."""
+    found = gate(evaluation(candidate=0.3), policy(), has_champion=True)
+    assert found.outcome is Outcome.FAIL
+    assert "incumbent" in found.words
+
+
+def test_a_candidate_as_good_as_the_champion_is_open() -> None:
+    """No difference is neither a pass nor a failure."""
+    close = evaluation(champion=0.15)
+    found = {c.name: c.outcome for c in gate(close, policy(), has_champion=True).criteria}
+    assert found["beat_champion"] is not Outcome.PASS
+    noisy = close.losses.assign(champion=close.losses["candidate"] + np.random.default_rng(0).normal(0, 0.02, 400))
+    assert gate(replace(close, losses=noisy), policy(), has_champion=True).outcome is Outcome.INCONCLUSIVE
+
+
+def test_without_a_champion_only_the_incumbent_counts() -> None:
+    """Bootstrap: champion losses are all NaN and are not asked for."""
+    bare = evaluation()
+    bare = replace(bare, losses=bare.losses.assign(champion=np.nan))
+    assert gate(bare, policy(), has_champion=False).outcome is Outcome.PASS
+    assert gate(bare, policy(), has_champion=True).outcome is Outcome.INCONCLUSIVE
+
+
+def test_one_bad_segment_fails_a_good_average() -> None:
+    """A slice with enough rows that loses more than allowed fails, and is named."""
+    base = evaluation()
+    worse = base.losses["candidate"].where(base.losses["segment_origin"] == "JFK", 0.22)
+    losses = base.losses.assign(candidate=worse - 0.05 * (base.losses["segment_origin"] == "JFK"))
+    found = gate(replace(base, losses=losses), policy(), has_champion=True)
+    segment = next(c for c in found.criteria if c.name == "segment_origin")
+    assert segment.outcome is Outcome.FAIL
+    assert "LGA" in segment.words
+
+
+@pytest.mark.parametrize(("ece", "wanted"), [(0.2, Outcome.FAIL), (float("nan"), Outcome.INCONCLUSIVE)])
+def test_calibration_out_of_range_fails_and_unmeasured_is_open(ece: float, wanted: Outcome) -> None:
+    """A measured figure out of range fails; one that was not measured is inconclusive."""
+    assert gate(replace(evaluation(), calibration={"ece": ece}), policy(), has_champion=True).outcome is wanted
+
+
+def test_a_backtest_of_two_days_gives_no_bound() -> None:
+    """With fewer than three days there is no honest interval."""
+    base = evaluation()
+    losses = base.losses.assign(as_of=base.losses["as_of"].min())
+    assert gate(replace(base, losses=losses), policy(), has_champion=True).outcome is Outcome.INCONCLUSIVE
