@@ -119,7 +119,8 @@ class OnlineEvidence:
 
     `decisions`: decisions it scored (in shadow: all; in canary: its own arm); `days`: span of them in days;
     `pairs_challenger`, `pairs_champion`: losses on the same matured subjects since **shadow** began, in order of
-    maturity; `errors`, `fallbacks`: counts among decisions; `p99_ms`; `prediction_psi` against the champion's answers
+    maturity, `pair_blocks` names the block of each pair (the day it was decided on): pairs of a block share a shock and
+    are averaged before they are tested, empty when every pair stands for itself; `errors`, `fallbacks`: counts among decisions; `p99_ms`; `prediction_psi` against the champion's answers
     to the same decisions, None when not computed.
     """
 
@@ -131,6 +132,7 @@ class OnlineEvidence:
     fallbacks: int = 0
     p99_ms: float | None = None
     prediction_psi: float | None = None
+    pair_blocks: tuple[str, ...] = ()
 
 
 class Move(StrEnum):

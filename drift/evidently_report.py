@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from drift.psi import assign, make_bins
+from drift.psi import assign, comparable, make_bins
 
 METHOD = "psi"
 MAX_CURRENT = 4000
@@ -32,12 +32,12 @@ def measure(reference: pd.DataFrame, current: pd.DataFrame, columns: Sequence[st
         column -> PSI in [0, inf). Left out: columns that either frame does not have, and columns that hold no value at
         all in the reference or in the window; those are the judge's business before any distance is.
     """
-    comparable = [name for name in columns if _comparable(reference, current, name)]
-    if not comparable:
+    names = comparable(reference, current, columns)
+    if not names:
         return {}
-    snapshot = _snapshot(reference, current, comparable, 0.2, seed)
+    snapshot = _snapshot(reference, current, names, 0.2, seed)
     found = {metric["config"]["column"]: float(metric["value"]) for metric in snapshot.dict()["metrics"]}
-    return {name: found[name] for name in comparable}
+    return {name: found[name] for name in names}
 
 
 def render(
@@ -53,18 +53,13 @@ def render(
     Returns:
         the columns that are in it; those that cannot be compared are not (see `measure`).
     """
-    comparable = tuple(name for name in columns if _comparable(reference, current, name))
+    names = tuple(comparable(reference, current, columns))
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not comparable:
+    if not names:
         path.write_text("<!doctype html><title>Drift</title><p>Not enough data: no column to compare.</p>", "utf-8")
         return ()
-    _snapshot(reference, current, comparable, threshold, seed).save_html(str(path))
-    return comparable
-
-
-def _comparable(reference: pd.DataFrame, current: pd.DataFrame, name: str) -> bool:
-    both = name in reference.columns and name in current.columns
-    return both and bool(reference[name].notna().any() and current[name].notna().any())
+    _snapshot(reference, current, names, threshold, seed).save_html(str(path))
+    return names
 
 
 def _snapshot(reference: pd.DataFrame, current: pd.DataFrame, columns: Sequence[str], limit: float, seed: int) -> Any:

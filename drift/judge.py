@@ -24,7 +24,8 @@ class ColumnStats:
     `present`: the window has the column; shares are of rows in [0, 1]; `invalid_share`: values that are there but are
     not of the reference's type; `psi`: None when not computed; `natural_psi`: how far windows of the reference itself
     lay from the whole, None when unknown; `bins`: bins that hold rows; `judged`: among the most important ones;
-    `optional`: its absence says nothing (a promotion plan holds rows only for what was announced).
+    `optional`: its absence says nothing (a promotion plan holds rows only for what was announced); `compared`: rows of
+    reference and window behind the PSI where they are fewer than all, as with answers.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ColumnStats:
     bins: int = 11
     judged: bool = True
     optional: bool = False
+    compared: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,8 @@ def _drift(stats: WindowStats, policy: Policy) -> list[Finding]:
 def _psi_finding(kind: str, column: ColumnStats, limit: float, stats: WindowStats, looks: int) -> list[Finding]:
     if column.psi is None or not math.isfinite(column.psi):
         return []
-    noise = psi_noise(column.bins, stats.reference_rows, stats.rows, FALSE_ALARM / looks)
+    before, after = column.compared or (stats.reference_rows, stats.rows)
+    noise = psi_noise(column.bins, before, after, FALSE_ALARM / looks)
     bound = max(limit, noise, column.natural_psi or 0.0)
     if column.psi <= bound:
         return []

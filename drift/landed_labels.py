@@ -27,7 +27,7 @@ class LandedLabels:
     """
 
     def __init__(self, kind: Kind) -> None:
-        self.kind = kind
+        self.kind: Kind = kind
         self._rows = 0
 
     def new(self, landing: Landed) -> pd.DataFrame:

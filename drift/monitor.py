@@ -16,12 +16,14 @@ from contracts.policy import Policy
 from contracts.rollout import OnlineEvidence, RolloutState
 from contracts.settings import Settings
 from contracts.times import iso, parse_time, utc
+from drift.evidently_report import measure
 from drift.landed_labels import Landed, LandedLabels
 from drift.log_source import LogSource
 from drift.maturity import Maturation, MaturityTracker
 from drift.online_evidence import online_evidence
 from drift.profile import Profile, read_profile
 from drift.watcher import Look, Watcher
+from drift.window import Measure
 from registry.artifacts import ArtifactStore
 
 
@@ -31,13 +33,16 @@ class Monitor:
     Args:
         settings: where logs, artifacts and verdicts are (`home/monitor/<model>.jsonl`).
         policy, declarations: of the model.
+        distance: see `Watcher`.
     """
 
-    def __init__(self, settings: Settings, policy: Policy, declarations: Declarations) -> None:
+    def __init__(
+        self, settings: Settings, policy: Policy, declarations: Declarations, distance: Measure = measure
+    ) -> None:
         folder = settings.home / "monitor"
         self.policy = policy
         self.tracker = MaturityTracker(policy, declarations)
-        self.watcher = Watcher(policy, declarations, folder)
+        self.watcher = Watcher(policy, declarations, folder, distance)
         self.records: list[DecisionRecord] = []
         self.shadow: list[ShadowScore] = []
         self._source = LogSource(settings.decisions, policy.model)

@@ -68,6 +68,7 @@ def online_evidence(
         days=(now - since).total_seconds() / 86400.0,
         pairs_challenger=tuple(float(x) for x in pairs["challenger"]),
         pairs_champion=tuple(float(x) for x in pairs["champion"]),
+        pair_blocks=tuple(pairs["as_of"].dt.strftime("%Y-%m-%d")) if len(pairs) else (),
         errors=sum(bool(_failures(r)) for r in own) if fine else sum(not _data(s.error) for s in watched if s.error),
         fallbacks=sum(r.answer.rung is not Rung.CANARY and not any(map(_data, _causes(r))) for r in own),
         p99_ms=float(np.quantile(latencies, 0.99)) if latencies else None,

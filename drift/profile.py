@@ -41,8 +41,8 @@ class ColumnProfile:
 class Profile:
     """What `read_profile` gives.
 
-    `sample`: at most max_rows decisions, columns as served plus `prediction`; `columns`: most important first;
-    `loss`, `incumbent_loss`: headline figures of the backtest on the same rows, NaN when unknown.
+    `sample`: at most max_rows decisions, columns as served plus `prediction`, NaN where there is none; `columns`: most
+    important first; `loss`, `incumbent_loss`: headline figures of the backtest on the same rows, NaN when unknown.
     """
 
     model: str
@@ -99,8 +99,9 @@ def write_profile(
     seconds = ordered["as_of"].astype("datetime64[us, UTC]").astype("int64") // 1_000_000
     groups = (seconds // max(int(policy.drift.window.total_seconds()), 1)).to_numpy()
     columns = tuple(_column(ordered[name], groups, policy, name in categories) for name in ranked)
+    scored = ordered[PREDICTION].notna().to_numpy()
     loss, incumbent = _gate_figures(evaluation, policy.gate.metric)
-    keep = np.sort(np.random.default_rng(seed).choice(len(ordered), min(max_rows, len(ordered)), replace=False))
+    keep = _draw(scored, max_rows, np.random.default_rng(seed))
     profile = Profile(
         model=policy.model,
         metric=policy.gate.metric,
@@ -108,7 +109,7 @@ def write_profile(
         start=ordered["as_of"].iloc[0].to_pydatetime(),
         end=ordered["as_of"].iloc[-1].to_pydatetime(),
         columns=columns,
-        prediction=_column(ordered[PREDICTION], groups, policy, False),
+        prediction=_column(ordered[PREDICTION][scored], groups[scored], policy, False),
         loss=loss,
         incumbent_loss=incumbent,
         sample=ordered.iloc[keep][[*ranked, PREDICTION]].reset_index(drop=True),
@@ -183,6 +184,21 @@ def _decisions(
     return frame.sort_values("as_of", kind="stable").reset_index(drop=True)
 
 
+def _draw(scored: Any, max_rows: int, draw: np.random.Generator) -> Any:
+    """Places of the sample, in order: all rows alike, then rows without an answer give way to rows with one.
+
+    Only where fewer than a quarter of the sample would carry an answer; the features' part stays even over time.
+    """
+    keep = draw.permutation(len(scored))[:max_rows]
+    lacking = max_rows // 4 - int(scored[keep].sum())
+    if lacking > 0:
+        more = np.setdiff1d(np.flatnonzero(scored), keep)
+        chosen = draw.permutation(more)[:lacking]
+        out = keep[~scored[keep]][: len(chosen)] if len(keep) == max_rows else keep[:0]
+        keep = np.concatenate([np.setdiff1d(keep, out), chosen])
+    return np.sort(keep)
+
+
 def _column(values: pd.Series, groups: Any, policy: Policy, category: bool) -> ColumnProfile:
     known = values.dropna()
     quantiles: tuple[float, ...] = ()
@@ -191,8 +207,8 @@ def _column(values: pd.Series, groups: Any, policy: Policy, category: bool) -> C
     return ColumnProfile(
         name=str(values.name),
         kind="category" if category else "number",
-        null_share=float(values.isna().mean()),
-        natural_psi=natural_psi(values, groups, policy.drift.min_rows),
+        null_share=float(values.isna().mean()) if len(values) else 1.0,
+        natural_psi=natural_psi(values, groups, policy.drift.min_rows) if len(values) else None,
         quantiles=quantiles,
     )
 

@@ -111,6 +111,25 @@ def psi(reference: Counts, current: Counts) -> float:
     return float(np.sum((p - q) * np.log(p / q)))
 
 
+def comparable(reference: pd.DataFrame, current: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Columns that both frames have, with at least one value on each side."""
+    both = [name for name in columns if name in reference.columns and name in current.columns]
+    return [name for name in both if bool(reference[name].notna().any() and current[name].notna().any())]
+
+
+def measure(reference: pd.DataFrame, current: pd.DataFrame, columns: Sequence[str]) -> dict[str, float]:
+    """PSI of each comparable column: what `evidently_report.measure` gives, with nothing drawn, so much faster.
+
+    Returns:
+        column -> PSI in [0, inf); columns that cannot be compared are left out.
+    """
+    found = {}
+    for name in comparable(reference, current, columns):
+        bins = make_bins(reference[name])
+        found[name] = psi(count(bins, reference[name]), count(bins, current[name]))
+    return found
+
+
 def psi_noise(bins: int, reference_rows: int, current_rows: int, false_alarm: float) -> float:
     """The PSI that two samples of the same population exceed with probability `false_alarm`.
 

@@ -77,5 +77,5 @@ def _read(line: str) -> WindowVerdict | None:
 
 
 def _finding(item: dict[str, Any]) -> Finding:
-    nan = float("nan")
-    return Finding(**{name: nan if value is None else value for name, value in item.items()})
+    value, bound = (float("nan") if item[name] is None else float(item[name]) for name in ("value", "bound"))
+    return Finding(item["kind"], item["subject"], value, bound, item["words"])

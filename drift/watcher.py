@@ -17,12 +17,12 @@ from contracts.declarations import Declarations
 from contracts.monitoring import MonitorDecision, WindowVerdict
 from contracts.policy import Policy
 from contracts.times import utc
-from drift.evidently_report import render
+from drift.evidently_report import measure, render
 from drift.judge import WindowStats, judge
 from drift.profile import PREDICTION, Profile
 from drift.triggers import respond
 from drift.verdict_log import VerdictLog
-from drift.window import judged_names, measure_window
+from drift.window import Measure, judged_names, measure_window
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,14 @@ class Watcher:
     Args:
         policy, declarations: of the model.
         folder: where verdicts are kept (`home/monitor`).
+        distance: PSI of columns; by Evidently unless `drift.psi.measure` is given, which gives the same figures.
     """
 
-    def __init__(self, policy: Policy, declarations: Declarations, folder: Path) -> None:
+    def __init__(
+        self, policy: Policy, declarations: Declarations, folder: Path, distance: Measure = measure
+    ) -> None:
         self.policy, self.declarations = policy, declarations
+        self._distance = distance
         self.log = VerdictLog(folder, policy.model)
 
     def due(self, version: str, now: datetime) -> bool:
@@ -79,7 +83,9 @@ class Watcher:
         """
         now, since = utc(now, "now"), utc(champion_since, "champion_since")
         start = min(max(now - self.policy.drift.window, since), now)
-        stats, frame = measure_window(records, matured, profile, self.policy, self.declarations, version, start, now)
+        stats, frame = measure_window(
+            records, matured, profile, self.policy, self.declarations, version, start, now, self._distance
+        )
         verdict = judge(stats, self.policy)
         self.log.append(verdict)
         windows = [past for past in self.log.verdicts(version) if past.end > since]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,14 +13,15 @@ import pandas as pd
 from contracts.decisions import DecisionRecord, Rung
 from contracts.declarations import Declarations, PromotionPlan
 from contracts.policy import Policy
-from drift.evidently_report import measure
 from drift.frames import feature_frame, stale_shares
 from drift.judge import ColumnStats, LossStats, WindowStats
 from drift.profile import PREDICTION, ColumnProfile, Profile
 from drift.psi import count, make_bins
 from models.metrics import ece, headline
 
+Measure = Callable[[pd.DataFrame, pd.DataFrame, Sequence[str]], dict[str, float]]
 ECE_DRAWS = 200
+MIN_ANSWERS = 100
 ECE_QUANTILE = 0.99
 
 
@@ -40,6 +41,7 @@ def measure_window(
     version: str,
     start: datetime,
     end: datetime,
+    measure: Measure,
 ) -> tuple[WindowStats, pd.DataFrame]:
     """Measure one window of one version.
 
@@ -49,6 +51,7 @@ def measure_window(
         profile: the version's reference, None when it has none: then nothing can be compared.
         policy, declarations, version: whose window.
         start, end: the window [start, end); start not before the version took office.
+        measure: gives the PSI of columns: of `evidently_report` or of `psi`.
 
     Returns:
         figures for the judge, and the window's feature frame.
@@ -60,7 +63,7 @@ def measure_window(
     columns: tuple[ColumnStats, ...] = ()
     answers: ColumnStats | None = None
     if profile is not None:
-        columns, answers = _column_stats(frame, profile, policy, declarations)
+        columns, answers = _column_stats(frame, profile, policy, declarations, measure)
     stats = WindowStats(
         model=policy.model,
         version=version,
@@ -89,17 +92,36 @@ def _optional(declarations: Declarations) -> set[str]:
 
 
 def _column_stats(
-    frame: pd.DataFrame, profile: Profile, policy: Policy, declarations: Declarations
+    frame: pd.DataFrame, profile: Profile, policy: Policy, declarations: Declarations, measure: Measure
 ) -> tuple[tuple[ColumnStats, ...], ColumnStats]:
     judged = judged_names(profile, policy)
     enough = min(len(frame), len(profile.sample)) >= policy.drift.min_rows
-    distances = measure(profile.sample, frame, [*judged, PREDICTION]) if enough else {}
+    distances = measure(profile.sample, frame, judged) if enough else {}
     optional = _optional(declarations)
     columns = tuple(
         _one_column(column, frame, profile, distances, column.name in judged, column.name.split("__")[0] in optional)
         for column in profile.columns
     )
-    return columns, _one_column(profile.prediction, frame, profile, distances, True, True)
+    return columns, _answer_stats(frame, profile, policy, measure)
+
+
+def _answer_stats(frame: pd.DataFrame, profile: Profile, policy: Policy, measure: Measure) -> ColumnStats:
+    """Answers of the version against its answers out of sample; rows without one say nothing and are left out."""
+    before, after = profile.sample[[PREDICTION]].dropna(), frame[[PREDICTION]].dropna()
+    distances: dict[str, float] = {}
+    if len(before) >= MIN_ANSWERS and len(after) >= policy.drift.min_rows:
+        distances = measure(before, after, [PREDICTION])
+    cut = make_bins(before[PREDICTION])
+    held = count(cut, before[PREDICTION]) + count(cut, after[PREDICTION]) > 0
+    return ColumnStats(
+        name=PREDICTION,
+        present=True,
+        psi=distances.get(PREDICTION),
+        natural_psi=profile.prediction.natural_psi,
+        bins=int(held.sum()),
+        optional=True,
+        compared=(len(before), len(after)),
+    )
 
 
 def _one_column(
@@ -156,15 +178,16 @@ def loss_stats(
     both = np.isfinite(pair).all(axis=1)
     # Where the rule knew nothing there is nothing to hold the model against; few such rows do not spoil the pair.
     paired = bool(both.mean() >= 0.5)
-    used = pair[both] if paired else pair
+    kept: Any = both if paired else np.ones(len(rows), dtype=bool)
+    used = pair[kept]
     wide = _figures(rows, policy)
     return LossStats(
-        rows=int(both.sum()) if paired else len(rows),
+        rows=len(used),
         loss=headline(metric, used[:, 0]),
         incumbent=headline(metric, used[:, 1]) if paired else None,
         reference_loss=_known(profile.loss if profile else None),
         reference_incumbent=_known(profile.incumbent_loss if profile else None),
-        log_error=log_ratio_error(used, rows["as_of"][both if paired else slice(None)], root=metric == "rmsse"),
+        log_error=log_ratio_error(used, rows["as_of"].loc[kept], root=metric == "rmsse"),
         **wide,
     )
 
@@ -192,17 +215,20 @@ def log_ratio_error(pair: Any, days: pd.Series, *, root: bool) -> float | None:
 
     Args:
         pair: (n, 2) losses. An incumbent column of NaN means: of log(mean loss) alone.
-        days: time of each row; rows of one UTC day share weather and promotions and count as one draw.
+        days: time of each row; rows of one UTC day share weather and promotions and count as one draw, unless there are
+            fewer than 3 days: then each row counts.
         root: True when the headline is the root of the mean: halves the error.
 
     Returns:
-        >= 0; None with fewer than 3 days: then the noise is not known.
+        >= 0; None with fewer than 3 rows: then the noise is not known.
 
     Source: ratio estimator, first-order (delta) variance with clusters (Cochran 1977, 6.13).
     """
     day = pd.factorize(days.dt.floor("D"))[0]
-    if not len(pair) or day.max() < 2:
+    if len(pair) < 3:
         return None
+    if day.max() < 2:
+        day = np.arange(len(pair))
     model, rule = pair[:, 0], pair[:, 1]
     part = model / model.mean() - (rule / rule.mean() if np.isfinite(rule).all() and rule.mean() > 0 else 1.0)
     sums = np.bincount(day, weights=part)

@@ -108,7 +108,7 @@ class DemandPanel:
         start = self._starts()
         if self._seen == len(self.log):
             return
-        series, codes = self.log.keyed(self._keys)
+        _, codes = self.log.keyed(self._keys)
         slots, slot = self.log.keyed(_SLOT)
         fresh = np.arange(self._seen, len(self.log))
         new_slots = np.arange(len(self._cell.values), len(slots))

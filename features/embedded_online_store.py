@@ -19,6 +19,7 @@ from features.online import OnlineStore
 
 _NUMBERS = ("double_val", "float_val", "int64_val", "int32_val", "bool_val")
 
+
 class EmbeddedOnlineStoreConfig(FeastConfigBaseModel):
     """`online_store:` of feature_store.yaml. `path`: the store's folder, absolute."""
 

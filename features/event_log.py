@@ -159,7 +159,7 @@ class EventLog:
 
 def microseconds(times: pd.Series[Any]) -> Ints:
     """A datetime64[us, UTC] series as microseconds since the epoch."""
-    return times.astype("datetime64[us, UTC]").astype("int64").to_numpy(dtype=np.int64)
+    return times.to_numpy(dtype="M8[us]").view(np.int64)
 
 
 def stamps(moments: Ints) -> pd.DatetimeIndex:

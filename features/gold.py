@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,8 +39,8 @@ class _Part:
 @dataclass(frozen=True)
 class _Held:
     frame: pd.DataFrame
-    oldest: pd.Timestamp
-    newest: pd.Timestamp
+    oldest: np.datetime64
+    newest: np.datetime64
     note: dict[str, Any] | None
 
 
@@ -50,9 +51,7 @@ class GoldStore:
     one now and then, so that readers of the folder open few files; a part that lies inside a merged one is void.
     """
 
-    def __init__(
-        self, root: Path, *, merge_at: int = 64, merge_below: int = 200_000, durable: bool = True
-    ) -> None:
+    def __init__(self, root: Path, *, merge_at: int = 64, merge_below: int = 20_000, durable: bool = True) -> None:
         """Args:
         root: the folder; made on the first append.
         merge_at: number of parts of fewer than `merge_below` rows at which they are merged.
@@ -110,8 +109,8 @@ class GoldStore:
             after: exclusive lower end, with a zone; None for no end.
             until: inclusive upper end, with a zone; None for no end.
         """
-        low = None if after is None else pd.Timestamp(utc(after, "after"))
-        high = None if until is None else pd.Timestamp(utc(until, "until"))
+        low = None if after is None else _plain(utc(after, "after"))
+        high = None if until is None else _plain(utc(until, "until"))
         cuts = [_cut(held, low, high) for held in self._all(view)]
         found = [frame for frame in cuts if frame is not None and len(frame)]
         if not found:
@@ -122,7 +121,7 @@ class GoldStore:
     def last_tick(self, view: str) -> datetime | None:
         """The newest known_at among a view's rows, or None without rows."""
         newest = [held.newest for held in self._all(view)]
-        return max(newest).to_pydatetime() if newest else None
+        return pd.Timestamp(max(newest), tz="UTC").to_pydatetime() if newest else None
 
     def cut(self, view: str, keep_until: datetime | None, *, note: dict[str, Any] | None = None) -> None:
         """Take away the rows with known_at after `keep_until`; None takes away all. For rebuilding what they said."""
@@ -154,27 +153,26 @@ class GoldStore:
                 live.append(part)
         return live
 
-    def _all(self, view: str) -> Iterator[_Held]:
-        for attempt in range(5):
+    def _all(self, view: str) -> list[_Held]:
+        for _ in range(4):
             try:
-                held = [self._load(view, part) for part in self._parts(view)]
-                break
+                return [self._load(view, part) for part in self._parts(view)]
             except FileNotFoundError:
                 # another process merged parts between our listing and our reading
-                if attempt == 4:
-                    raise
-        yield from held
+                continue
+        return [self._load(view, part) for part in self._parts(view)]
 
     def _load(self, view: str, part: _Part) -> _Held:
         held = self._held.get((view, part.file))
         if held is None:
-            table = pq.read_table(self.folder(view) / part.file, partitioning=None)
+            table = pq.ParquetFile(self.folder(view) / part.file, memory_map=False).read()
             note = (table.schema.metadata or {}).get(_NOTE)
             held = self._hold(view, part, table.to_pandas(), None if note is None else json.loads(note))
         return held
 
     def _hold(self, view: str, part: _Part, frame: pd.DataFrame, note: dict[str, Any] | None) -> _Held:
-        held = _Held(frame, frame["known_at"].min(), frame["known_at"].max(), note)
+        known = _known(frame)
+        held = _Held(frame, known.min(), known.max(), note)
         self._held[view, part.file] = held
         return held
 
@@ -191,6 +189,8 @@ class GoldStore:
 
     def _merge(self, parts: list[_Part], view: str) -> None:
         small: list[_Part] = []
+        if len(parts) < self._merge_at:
+            return
         for part in reversed(parts):
             if len(self._load(view, part).frame) >= self._merge_below:
                 break
@@ -222,13 +222,21 @@ def _checked(view: str, frame: pd.DataFrame) -> None:
             raise InputInvalid(f"rows of view {view}", f"{column} as {TIME}", got)
 
 
-def _cut(held: _Held, low: pd.Timestamp | None, high: pd.Timestamp | None) -> pd.DataFrame | None:
+def _plain(moment: datetime) -> np.datetime64:
+    return np.datetime64(moment.replace(tzinfo=None), "us")
+
+
+def _known(frame: pd.DataFrame) -> npt.NDArray[np.datetime64]:
+    return frame["known_at"].to_numpy(dtype="M8[us]")
+
+
+def _cut(held: _Held, low: np.datetime64 | None, high: np.datetime64 | None) -> pd.DataFrame | None:
     if (low is None or held.oldest > low) and (high is None or held.newest <= high):
         return held.frame
     if (low is not None and held.newest <= low) or (high is not None and held.oldest > high):
         return None
-    known = held.frame["known_at"]
-    keep = pd.Series(True, index=held.frame.index)
+    known = _known(held.frame)
+    keep = np.ones(len(known), dtype=bool)
     if low is not None:
         keep &= known > low
     if high is not None:
@@ -245,6 +253,6 @@ def _encoded(frame: pd.DataFrame, note: dict[str, Any] | None) -> bytes:
     if note is not None:
         table = table.replace_schema_metadata({_NOTE: canonical_json(note).encode()})
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", use_dictionary=False)
+    pq.write_table(table, sink, compression="lz4", use_dictionary=False)
     encoded: bytes = sink.getvalue().to_pybytes()
     return encoded

@@ -160,7 +160,12 @@ class OutcomeBuilder:
         _, codes = self.log.keyed(self._view.keys)
         oldest = low * self._tick - max(self._view.windows) * MICROSECOND_DAY
         some = slice(self.log.known_after(oldest), None)
-        start, end, known, codes = self._versions.start[some], self._versions.end[some], self.log.known[some], codes[some]
+        start, end, known, codes = (
+            self._versions.start[some],
+            self._versions.end[some],
+            self.log.known[some],
+            codes[some],
+        )
         reach = np.flatnonzero((start <= high) & (end > low) & (known > oldest) & (codes >= 0))
         start, end, known, codes = start[reach], end[reach], known[reach], codes[reach]
         rows = reach + some.start
@@ -189,8 +194,7 @@ class _Spans:
         """Sum of the weights of the intervals that hold each (key, tick); exact for whole weights."""
         size = self._shape[0] * self._shape[1]
         change = np.bincount(self._enter, weights, size) - np.bincount(self._leave, weights, size)
-        total: Floats = np.cumsum(change.reshape(self._shape), axis=1)[:, :-1]
-        return total
+        return np.asarray(np.cumsum(change.reshape(self._shape), axis=1)[:, :-1], dtype=np.float64)
 
 
 def _rates(spans: _Spans, late: Floats, delay: Floats) -> npt.NDArray[np.float64]:

@@ -213,9 +213,14 @@ def _asks(voyage: Voyage, events: dict[str, Any], policy: Policy) -> Asks:
 
 
 def _over_http(ws: Workspace, policy: Policy, records: list[DecisionRecord], count: int, now: datetime) -> HttpCheck:
-    requests = [{"items": [dict(record.request)]} for record in records[-count:]]
+    requests = [{"items": [_item(record)]} for record in records[-count:]]
     with running_service(ws.settings, now) as address:
         return compare(address, policy.model, policy.kind, ws.handler, requests)
+
+
+def _item(record: DecisionRecord) -> dict[str, Any]:
+    """The request item behind a record; the horizon stands beside the items, not in them."""
+    return {name: value for name, value in record.request.items() if name != "horizon" and value is not None}
 
 
 def _scores(

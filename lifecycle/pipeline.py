@@ -62,7 +62,8 @@ def population(ws: Workspace, policy: Policy, now: datetime) -> pd.DataFrame:
     """
     from features.population import demand_population, shipment_population
 
-    since = now - policy.training.history
+    # The earliest fold looks back as far from its own origin as the final fit does from now.
+    since = now - policy.training.history - policy.training.origins * policy.training.every
     if policy.kind == "forecast":
         horizon = policy.horizon or 1
         newest = now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=horizon)
@@ -71,7 +72,8 @@ def population(ws: Workspace, policy: Policy, now: datetime) -> pd.DataFrame:
         rows = demand_population(ws.landing, cutoffs=cutoffs, horizon=horizon, known_by=now)
     else:
         rows = shipment_population(ws.landing, since=since, until=now, known_by=now)
-    rows = rows[rows["label"].notna()]
+    # What had ended, and was known to have, before it was decided on is no decision (late paperwork does that).
+    rows = rows[rows["label"].notna() & (rows["label_known_at"] > rows["as_of"])]
     if len(rows) < MIN_TRAINING_ROWS:
         raise NotEnoughData(f"training rows of {policy.model} with a known label", MIN_TRAINING_ROWS, len(rows))
     if len(rows) > policy.training.row_cap:

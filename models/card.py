@@ -73,7 +73,7 @@ def _card(policy: Policy, trained: TrainedModel, model: ForecastModel | RiskMode
             "trained at": iso(trained.trained_at),
             "training rows": str(trained.rows),
             "backtest": f"{len(found.dataset['origins'])} origins every {write_duration(plan.every)}, "
-            f"{found.dataset['scored']} rows scored, "
+            f"{found.dataset['rows']} rows scored, "
             f"from {found.dataset['as_of_from']} to {found.dataset['as_of_until']}",
             "dataset": trained.dataset_hash,
             "policy": policy.hash,
@@ -89,7 +89,7 @@ def _summary(policy: Policy, found: Evaluation) -> str:
     mine, rule = figure["candidate"], figure["incumbent"]
     change = (rule - mine) / rule if rule else float("nan")
     words = f"{policy.gate.metric} {mine:.4g} against {rule:.4g} of the rule {policy.incumbent}"
-    return f"{words}: {abs(change):.1%} {'less' if change >= 0 else 'more'} loss, on {found.dataset['scored']} rows."
+    return f"{words}: {abs(change):.1%} {'less' if change >= 0 else 'more'} loss, on {found.dataset['rows']} rows."
 
 
 def _limits(policy: Policy, found: Evaluation) -> list[str]:

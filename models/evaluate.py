@@ -156,7 +156,7 @@ def evaluate(
         losses=table[both].sort_values(["as_of", "row_id"], kind="stable").reset_index(drop=True),
         metrics=figures,
         loss=board.policy.gate.metric,
-        dataset=dataset | {"scored": int(both.sum()), "not_comparable": int((~both).sum())},
+        dataset=dataset | {"rows": int(both.sum()), "not_comparable": int((~both).sum())},
         calibration={name: candidate[name] for name in shown},
         reference_loss=float(losses["candidate"][both].mean()),
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.canonical import canonical_json
+from contracts.errors import DependencyDown
 from contracts.evaluation import Evaluation, TrainedModel
 from contracts.policy import Policy
 from models import boosters
@@ -46,11 +47,8 @@ def log_training(
     """
     os.environ.update(SWITCHES)
     import mlflow
-    import mlflow.lightgbm
+    from mlflow import lightgbm as mlflow_lightgbm
     from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from contracts.errors import DependencyDown
 
     tags = {
         "seatrial.kind": trained.kind,
@@ -75,9 +73,9 @@ def log_training(
             for path in trained.figures.values():
                 mlflow.log_artifact(str(path), "figures")
             text = (trained.folder / BOOSTER_FILE[trained.kind]).read_text(encoding="utf-8")
-            mlflow.lightgbm.log_model(boosters.read(text), name="candidate", pip_requirements=["lightgbm"])
+            mlflow_lightgbm.log_model(boosters.read(text), name="candidate", pip_requirements=["lightgbm"])
             return str(run.info.run_id)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, OSError) as error:
         raise DependencyDown("MLflow", str(error).splitlines()[0]) from error
 
 

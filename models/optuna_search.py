@@ -78,14 +78,10 @@ def tune(
                 raise optuna.TrialPruned
         return float(np.mean(losses))
 
-    def told(study_: Any, _: Any) -> None:
+    for done in range(len(study.get_trials(deepcopy=False, states=ended)), trials):
+        study.optimize(objective, n_trials=1)
         if progress:
-            done = len(study_.get_trials(deepcopy=False, states=ended))
-            progress(f"trial {done} of {trials}", min(done / trials, 1.0))
-
-    left = trials - len(study.get_trials(deepcopy=False, states=ended))
-    if left > 0:
-        study.optimize(objective, n_trials=left, callbacks=[told])
+            progress(f"trial {done + 1} of {trials}", (done + 1) / trials)
     return dict(study.best_params)
 
 

@@ -64,7 +64,7 @@ def rival_forecasts(
         history = _gapless(frame[frame["ds"] < day], day)
         if history.empty:
             continue
-        forecast = StatsForecast(models=methods, freq="D").forecast(df=history, h=horizon)
+        forecast: Any = StatsForecast(models=methods, freq="D").forecast(df=history, h=horizon)
         forecast["as_of"] = pd.Timestamp(cutoff)
         found.append(forecast)
     if not found:

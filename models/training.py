@@ -81,21 +81,25 @@ def train(
     if progress:
         progress("final fit", 0.8)
     model, used = _final_fit(policy, known, declarations, now, tested, params)
-    info = {
-        "model": policy.model,
-        "kind": policy.kind,
-        "features": policy.features,
-        "policy_hash": policy.hash,
-        "trained_at": iso(now),
-        "train_until": iso(now),
-        "rows": used,
-        "dataset_hash": dataset["hash"],
-        "params": dict(params or {}),
-    }
-    model = _with_corrections(model, tested, info)
+    trained = _write(out, policy, now, model, used, evaluation, tested, answers["candidate"])
+    if progress:
+        progress("done", 1.0)
+    return trained
+
+
+def _write(
+    out: Path,
+    policy: Policy,
+    now: datetime,
+    model: Model,
+    used: int,
+    evaluation: Evaluation,
+    tested: ForecastBacktest | RiskBacktest,
+    answers: Answers,
+) -> TrainedModel:
+    """The folder of a candidate: model, evaluation, figures, card."""
     model.save(out)
-    _write_evaluation(out, evaluation, tested, answers["candidate"])
-    figures = draw(out, policy, tested.rows, answers["candidate"], model.importance())
+    _write_evaluation(out, evaluation, tested, answers)
     trained = TrainedModel(
         model=policy.model,
         kind=policy.kind,
@@ -104,13 +108,11 @@ def train(
         trained_at=now,
         train_until=now,
         rows=used,
-        dataset_hash=dataset["hash"],
-        params=dict(params or {}),
-        figures=figures,
+        dataset_hash=evaluation.dataset["hash"],
+        params=dict(model.version_info["params"]),
+        figures=draw(out, policy, tested.rows, answers, model.importance()),
     )
     write_card(out, policy, trained, model)
-    if progress:
-        progress("done", 1.0)
     return trained
 
 
@@ -158,7 +160,19 @@ def _final_fit(
     plan = policy.training
     recent = np.flatnonzero(utc_times(known["as_of"]) >= moment(now - plan.history))
     chosen = capped(recent, plan.row_cap, plan.seed)
-    return fit_rows(policy, known.iloc[chosen], declarations, params), len(chosen)
+    model = fit_rows(policy, known.iloc[chosen], declarations, params)
+    info = {
+        "model": policy.model,
+        "kind": policy.kind,
+        "features": policy.features,
+        "policy_hash": policy.hash,
+        "trained_at": iso(now),
+        "train_until": iso(now),
+        "rows": len(chosen),
+        "dataset_hash": dataset_hash(known),
+        "params": dict(params or {}),
+    }
+    return _with_corrections(model, tested, info), len(chosen)
 
 
 def _with_corrections(model: Model, tested: ForecastBacktest | RiskBacktest, info: dict[str, Any]) -> Model:
@@ -173,7 +187,7 @@ def _dataset(known: pd.DataFrame, tested: ForecastBacktest | RiskBacktest) -> di
     scored = tested.rows["as_of"]
     return {
         "hash": dataset_hash(known),
-        "rows": len(known),
+        "known_rows": len(known),
         "as_of_from": iso(scored.min().to_pydatetime()),
         "as_of_until": iso(scored.max().to_pydatetime()),
         "origins": [iso(origin) for origin in tested.origins],

@@ -93,6 +93,26 @@ def sequential_test(
     return SequentialResult(outcome, len(first), mean, lower, upper, e_better, e_worse)
 
 
+def block_means(
+    challenger: Sequence[float], champion: Sequence[float], blocks: Sequence[object]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Pairs averaged within each block (a day, a cutoff), in order of the blocks' first pair.
+
+    For pairs that share a shock: one by one they look like more evidence than they are.
+
+    Returns:
+        challenger's and champion's mean losses, one a block; NaN where a block holds one.
+    """
+    places = {block: place for place, block in enumerate(dict.fromkeys(blocks))}
+    where = np.array([places[block] for block in blocks], dtype=np.int64)
+    counts = np.bincount(where, minlength=len(places))
+    first, second = (
+        np.bincount(where, weights=np.asarray(losses, dtype=np.float64), minlength=len(places)) / counts
+        for losses in (challenger, champion)
+    )
+    return tuple(first.tolist()), tuple(second.tolist())
+
+
 def _log_wealth(gains: Floats) -> Floats:
     """Log wealth after each gain in [-1, 1] of one who bets that they are positive on average."""
     seen = np.arange(1, len(gains) + 1)

@@ -6,7 +6,7 @@ import math
 
 from contracts.policy import LossName, Policy
 from contracts.rollout import Criterion, OnlineEvidence, Outcome, Verdict
-from registry.evidence import SequentialResult, rate_evidence, sequential_test
+from registry.evidence import SequentialResult, block_means, rate_evidence, sequential_test
 from registry.gate import verdict_of
 
 
@@ -53,7 +53,8 @@ def accuracy(evidence: OnlineEvidence | None, policy: Policy, bound: float) -> t
     """Is the challenger's loss within the policy's margin of the champion's? See evidence.sequential_test.
 
     pass: not worse than the champion by more than the margin; fail: worse by more than it; both at error rate alpha at
-    every look. With fewer than `min_pairs` pairs inconclusive. For rmsse the margin is on the square root of the mean
+    every look. Pairs that share a block are averaged first: one by one they look like more evidence than they are. With
+    fewer than `min_pairs` pairs inconclusive. For rmsse the margin is on the square root of the mean
     loss, as in the gate.
 
     Args:
@@ -66,13 +67,14 @@ def accuracy(evidence: OnlineEvidence | None, policy: Policy, bound: float) -> t
         few = Criterion("accuracy", Outcome.INCONCLUSIVE, float(pairs), float(rule.min_pairs), words)
         return verdict_of([few]), None
     margin = margin_on_loss(rule.margin, rule.metric)
-    found = sequential_test(
-        evidence.pairs_challenger, evidence.pairs_champion, bound=bound, alpha=rule.alpha, margin=margin
-    )
+    challenger, champion = evidence.pairs_challenger, evidence.pairs_champion
+    if evidence.pair_blocks:
+        challenger, champion = block_means(challenger, champion, evidence.pair_blocks)
+    found = sequential_test(challenger, champion, bound=bound, alpha=rule.alpha, margin=margin)
     words = {
         Outcome.PASS: f"not worse than the champion by {rule.margin:.0%}: e-value {found.e_better:.3g}",
         Outcome.FAIL: f"worse than the champion by more than {rule.margin:.0%}: e-value {found.e_worse:.3g}",
-        Outcome.INCONCLUSIVE: f"open after {found.n} pairs: e-values {found.e_better:.3g}, {found.e_worse:.3g} against",
+        Outcome.INCONCLUSIVE: f"open after {pairs} pairs in {found.n} blocks: e-values {found.e_better:.3g}, {found.e_worse:.3g} against",
     }[found.outcome]
     words += f", mean {rule.metric} difference {found.mean_difference:+.4g} ({found.lower:+.4g} to {found.upper:+.4g})"
     value = found.mean_difference if math.isfinite(found.mean_difference) else None

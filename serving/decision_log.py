@@ -14,7 +14,7 @@ from serving.segments import SegmentLog, SegmentReader
 __all__ = ["DecisionLog", "SegmentLog", "SegmentReader", "decision_id", "read_record"]
 
 INDEXED = 2_000_000
-KEPT = 2_000
+KEPT = 256
 
 
 def decision_id(model: str, request_id: str, item: int) -> str:

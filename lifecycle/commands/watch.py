@@ -13,6 +13,9 @@ def monitor(
     model: Model,
     report: Annotated[bool, typer.Option(help="Write the HTML report.")] = True,
     retrain: Annotated[bool, typer.Option(help="Train when the policy says retrain.")] = False,
+    event: Annotated[
+        list[str] | None, typer.Option(help="A business event since the last training, like new_lane; repeatable.")
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Judge the last window of decisions and say what the policy makes of it: nothing, alert or retrain.
@@ -33,7 +36,7 @@ def monitor(
         raise UsageError(f"{policy.model} has no champion to watch; train one: seatrial train {policy.model}")
     watcher = ws.monitor(policy.model)
     watcher.update(ws.landing, now)
-    window, response = watcher.run(state, now)
+    window, response = watcher.run(state, now, events=tuple(event or ()))
     result = {
         "model": policy.model,
         "version": window.version,

@@ -68,11 +68,13 @@ def risk_records(declarations: Declarations) -> Callable[..., list[DecisionRecor
                 reads.append(ViewRead(view=name, values=values, event_time=start, age_s=60.0, status="present"))
             said = base if probability is None else float(probability[place])
             carrier, origin = str(draw.choice(["UA", "DL", "AA"])), str(draw.choice(["JFK", "LGA"]))
-            fields = {"shipment_id": f"{prefix}{seed}-{place}", "carrier": carrier, "origin": origin, "destination": "ATL"}
+            name = f"{prefix}{seed}-{place}"
+            fields = {"shipment_id": name, "carrier": carrier, "origin": origin, "destination": "ATL"}
+            rung = Rung.CANARY if arm == "canary" else Rung.CHAMPION
             made.append(
                 _record(
-                    f"{prefix}{seed}-{place}", "late_delivery", "risk", start + timedelta(days=days * place / n),
-                    answer or Answer(rung=Rung(arm if arm == "canary" else "champion"), version=version, probability=said),
+                    name, "late_delivery", "risk", start + timedelta(days=days * place / n),
+                    answer or Answer(rung=rung, version=version, probability=said),
                     subject=fields, request={**fields, "distance_km": float(draw.gamma(5, 200))},
                     views=tuple(reads), route=_route(version, arm),
                 )
@@ -88,7 +90,8 @@ def outcomes() -> Callable[..., pd.DataFrame]:
 
     def make(records: Sequence[DecisionRecord], late: Any, delay: timedelta = timedelta(days=1)) -> pd.DataFrame:
         known = [record.as_of + delay for record in records]
-        frame = pd.DataFrame({"shipment_id": [r.subject["shipment_id"] for r in records], "late": np.asarray(late, bool)})
+        ids = [record.subject["shipment_id"] for record in records]
+        frame = pd.DataFrame({"shipment_id": ids, "late": np.asarray(late, bool)})
         frame["known_at"] = pd.DatetimeIndex(known, tz="UTC").as_unit("us")
         return frame
 

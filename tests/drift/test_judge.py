@@ -13,7 +13,7 @@ from drift.judge import ColumnStats, LossStats, WindowStats, judge
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 FINE = ColumnStats("lane_rates__late_rate_30", present=True, psi=0.02)
-GOOD = LossStats(500, loss=0.15, incumbent=0.18, reference_loss=0.15, reference_incumbent=0.18, log_error=0.02, ece=0.03)
+GOOD = LossStats(500, 0.15, 0.18, reference_loss=0.15, reference_incumbent=0.18, log_error=0.02, ece=0.03)
 WINDOW = WindowStats(
     "late_delivery", "v1", START, START + timedelta(days=14), 500, GOOD, (FINE,), 2000, START - timedelta(days=1)
 )

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from contracts.declarations import Declarations
 from contracts.decisions import Answer, Rung
+from contracts.declarations import Declarations
 from contracts.errors import InputInvalid, TimeInvalid
 from contracts.policy import Policy
 from drift.maturity import MATURED_COLUMNS, MaturityTracker, matured
@@ -166,7 +166,8 @@ def test_pairs_join_shadow_and_served_by_decision_id(
     records = served + canary
     now = records[-1].as_of + 30 * DAY
     tracker.update(records, outcomes(records, [1] * 5), now, shadow_of(served[:1], "v2", 0.8))
-    tracker.update([], pd.DataFrame(), now, shadow_of(canary, "v1", 0.5) + shadow_of(served[1:2], "v2", 0.0, "model_failed: x"))
+    failed = shadow_of(served[1:2], "v2", 0.0, "model_failed: x")
+    tracker.update([], pd.DataFrame(), now, shadow_of(canary, "v1", 0.5) + failed)
     pairs = tracker.pairs("v2", "v1")
     assert set(pairs["decision_id"]) == {"d1-0", "d2-0", "d2-1"}
     found = pairs.set_index("decision_id")
@@ -204,6 +205,7 @@ def test_refusals_and_bad_frames(tracker: MaturityTracker, risk_records: Make, o
     assert np.isnan(tracker.frame()["loss"][0])
     with pytest.raises(InputInvalid, match="late"):
         tracker.update([], pd.DataFrame({"shipment_id": ["x"]}), now)
+    labels = outcomes(records, [1])
+    naive = labels.assign(known_at=labels["known_at"].dt.tz_localize(None))
     with pytest.raises(TimeInvalid):
-        naive = outcomes(records, [1])
-        tracker.update([], naive.assign(known_at=naive["known_at"].dt.tz_localize(None)), now)
+        tracker.update([], naive, now)

@@ -46,7 +46,8 @@ def test_in_canary_only_its_own_arm_counts(risk_policy: Policy, risk_records: Ma
     """Decisions, fallbacks, errors and latency are the arm's; the champion's answers come from the shadow stream."""
     champion, canary = risk_records(200), risk_records(40, seed=2, version="v2", arm="canary")
     failed = Answer(rung=Rung.CHAMPION, version="v1", probability=0.2, degraded=("canary: not_finite: none",))
-    unknown = Answer(rung=Rung.REFUSE, degraded=("canary: stale: lane_rates is old", "champion: stale: lane_rates is old"))
+    old = "stale: lane_rates is old"
+    unknown = Answer(rung=Rung.REFUSE, degraded=(f"canary: {old}", f"champion: {old}"))
     fell = risk_records(2, seed=3, version="v2", arm="canary", answer=failed)
     fell += risk_records(3, seed=4, version="v2", arm="canary", answer=unknown)
     scores = shadow_of(canary, "v1", [r.answer.probability for r in canary])
@@ -57,7 +58,7 @@ def test_in_canary_only_its_own_arm_counts(risk_policy: Policy, risk_records: Ma
     assert found.prediction_psi == 0.0
 
 
-def test_shifted_answers_show_and_few_are_not_compared(risk_policy: Policy, risk_records: Make, shadow_of: Make) -> None:
+def test_shifted_answers_show_few_are_not_compared(risk_policy: Policy, risk_records: Make, shadow_of: Make) -> None:
     """A challenger that answers twice as high has a large PSI; under min_decisions there is none."""
     records = risk_records(300)
     said = np.array([r.answer.probability for r in records])

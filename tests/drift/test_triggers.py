@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -27,7 +28,8 @@ def test_one_bad_window_alerts_and_two_of_three_retrain(risk_policy: Policy) -> 
     """One violation is an alert, K of the last N judged windows are a retraining."""
     one = respond([window(7)], [], SINCE, risk_policy, SINCE + 7 * DAY)
     two = respond([window(7), window(14, Health.OK), window(21)], [], SINCE, risk_policy, SINCE + 21 * DAY)
-    old = respond([window(7), window(14, Health.OK), window(21, Health.OK), window(28)], [], SINCE, risk_policy, SINCE + 28 * DAY)
+    spread = [window(7), window(14, Health.OK), window(21, Health.OK), window(28)]
+    old = respond(spread, [], SINCE, risk_policy, SINCE + 28 * DAY)
     assert one.response is Response.ALERT
     assert two.response is Response.RETRAIN
     assert "2 of the last 3" in two.reason
@@ -74,7 +76,8 @@ def test_budget_is_a_limit_of_its_own(risk_policy: Policy) -> None:
     said = respond([window(50), window(57)], started, SINCE, risk_policy, now)
     assert said.response is Response.ALERT
     assert "budget" in said.reason
-    assert respond([window(50), window(57)], [now - 60 * DAY, now - 30 * DAY], SINCE, risk_policy, now).response is Response.RETRAIN
+    earlier = respond([window(50), window(57)], [now - 60 * DAY, now - 30 * DAY], SINCE, risk_policy, now)
+    assert earlier.response is Response.RETRAIN
 
 
 def test_age_and_named_events_are_reasons_and_others_are_not(risk_policy: Policy) -> None:
@@ -88,7 +91,8 @@ def test_age_and_named_events_are_reasons_and_others_are_not(risk_policy: Policy
 
 def test_approval_mode_waits_for_a_person(risk_policy: Policy) -> None:
     """With automate.retrain: approval the wish is an alert."""
-    policy = risk_policy.model_copy(update={"automate": risk_policy.automate.model_copy(update={"retrain": "approval"})})
+    mode = risk_policy.automate.model_copy(update={"retrain": "approval"})
+    policy = risk_policy.model_copy(update={"automate": mode})
     said = respond([window(7), window(14)], [], SINCE, policy, SINCE + 14 * DAY)
     assert said.response is Response.ALERT
     assert "person" in said.reason
@@ -105,7 +109,7 @@ def test_flapping_for_30_days_gives_at_most_one_retraining_a_cooldown(risk_polic
         windows.append(window(hour / 24, Health.DEGRADED if hour // flap % 2 else Health.OK))
         if respond(windows, started, SINCE, policy, clock.now()).response is Response.RETRAIN:
             started.append(clock.now())
-    gaps = [later - earlier for earlier, later in zip(started, started[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(started)]
     assert 1 <= len(started) <= rule.budget.runs
     assert all(gap >= rule.cooldown for gap in gaps)
 

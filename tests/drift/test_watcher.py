@@ -72,7 +72,7 @@ def test_windows_without_drift_are_rarely_anything_but_ok(watch: Make, risk_reco
 
 
 def test_planted_shift_is_found(watch: Make, risk_records: Make) -> None:
-    """Late rates 20 points higher everywhere: features and answers drift, each named with its PSI; alert, no retraining."""
+    """Late rates 20 points higher everywhere: features and answers drift, each by name; alert, no retraining."""
     records = risk_records(450, shift=0.2)
     look = watch(records, np.random.default_rng(1).random(450) < chances(records))
     kinds = {finding.kind for finding in look.verdict.findings}
@@ -180,3 +180,23 @@ def test_profile_reads_back_and_refuses_what_it_does_not_know(
         read_profile(tmp_path / "none")
     with pytest.raises(InputInvalid, match="prediction"):
         write_profile(tmp_path, rows, [0.5], risk_policy, declarations)
+
+
+def test_answers_are_compared_where_the_reference_has_some(
+    watch: Make, risk_records: Make, risk_policy: Policy, declarations: Declarations, tmp_path: Path
+) -> None:
+    """A reference with answers out of sample for its last tenth only still tells shifted answers from steady ones."""
+    records = risk_records(4000, seed=99, start=START - 84 * DAY, days=83)
+    rows = feature_frame(records, declarations, risk_policy.features)
+    answers = rows["prediction"].where(rows.index >= 3600)
+    write_profile(tmp_path, rows, answers, risk_policy, declarations, evaluation=gate_figures(0.15, 0.16))
+    profile = read_profile(tmp_path)
+    assert (len(profile.sample), int(profile.sample["prediction"].notna().sum())) == (2000, 400)
+    steady, moved = risk_records(450), risk_records(450, probability=np.linspace(0.5, 0.9, 450))
+    kinds = []
+    for records in (steady, moved):
+        late = np.random.default_rng(1).random(450) < chances(records)
+        kinds.append({finding.kind for finding in watch(records, late, profile=profile).verdict.findings})
+    assert not kinds[0]
+    assert "prediction_drift" in kinds[1]
+    assert "feature_drift" not in kinds[1]

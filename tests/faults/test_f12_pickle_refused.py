@@ -59,7 +59,7 @@ def _corpus(marker: Path) -> dict[str, bytes]:
 
 
 def test_every_payload_is_refused_and_none_runs(tmp_path: Path) -> None:
-    """Refused when sealing, and refused when a manifest that lists it was made by other means; the marker stays away."""
+    """Refused when sealing, and also under a manifest made by other means; the payload's marker stays away."""
     marker = tmp_path / "marker"
     corpus = _corpus(marker)
     assert len(corpus) >= 30

@@ -10,20 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.features.view_events import (
-    DAY,
-    HOUR,
-    ORIGIN,
-    at,
-    demand_values,
-    events,
-    known_versions,
-    outcome_values,
-    price_values,
-    signal_values,
-)
 
 from contracts.declarations import (
     Declarations,
@@ -36,9 +25,22 @@ from contracts.declarations import (
     join_keys,
     view_columns,
 )
+from contracts.errors import UnknownName
 from features.build import build
 from features.gold import GoldStore
 from features.landing import Landing
+from tests.features.view_events import (
+    DAY,
+    HOUR,
+    ORIGIN,
+    at,
+    demand_values,
+    events,
+    known_versions,
+    outcome_values,
+    price_values,
+    signal_values,
+)
 
 Rows = list[dict[str, Any]]
 DEMAND = DemandHistory(kind="demand_history", ttl="3d", lags=7, windows=(3, 7), season_cycles=2)
@@ -135,7 +137,11 @@ def built(view: View, rows: Rows, until: datetime, cuts: Sequence[datetime] = ()
                 landing, gold = Landing(Path(folder)), GoldStore(Path(folder) / "gold", durable=False, merge_at=3)
             build(declared(view), landing, gold, moment)
         frame = gold.read("v")
-    return frame if len(frame) else frame.reindex(columns=[*join_keys(view), "event_time", "known_at", *view_columns(view)])
+    return (
+        frame
+        if len(frame)
+        else frame.reindex(columns=[*join_keys(view), "event_time", "known_at", *view_columns(view)])
+    )
 
 
 def by_key(frame: pd.DataFrame, view: View) -> dict[tuple[Any, ...], list[float]]:
@@ -148,7 +154,9 @@ def by_key(frame: pd.DataFrame, view: View) -> dict[tuple[Any, ...], list[float]
 def same(got: dict[tuple[Any, ...], Any], wanted: dict[tuple[Any, ...], Any], exact: bool = False) -> None:
     assert set(got) == set(wanted)
     for key, value in wanted.items():
-        np.testing.assert_allclose(got[key], value, rtol=0 if exact else 1e-9, atol=0 if exact else 1e-9, err_msg=str(key))
+        np.testing.assert_allclose(
+            got[key], value, rtol=0 if exact else 1e-9, atol=0 if exact else 1e-9, err_msg=str(key)
+        )
 
 
 def ticks(view: Any, until: datetime) -> list[datetime]:
@@ -206,7 +214,9 @@ def test_signals_read_as_of_are_brute_force(rows: Rows) -> None:
     frame = built(SIGNALS, rows, until)
     for site in ("J", "K"):
         for hour in range(0, 90, 3):
-            usable = frame[(frame["origin"] == site) & (frame["known_at"] <= at(hour)) & (frame["event_time"] <= at(hour))]
+            usable = frame[
+                (frame["origin"] == site) & (frame["known_at"] <= at(hour)) & (frame["event_time"] <= at(hour))
+            ]
             wanted = signal_values(SIGNALS, rows, site, at(hour))
             assert (wanted is None) == usable.empty
             if wanted is not None:
@@ -263,6 +273,7 @@ def test_events_that_land_behind_the_build_are_built_in(
     """An event that was known before but landed after a build changes the rows from there on, and only those stay."""
     view, rows = case
     until = ORIGIN + 20 * DAY
+    held_back = {n % max(1, len(rows)) for n in held_back}
     late = [row for n, row in enumerate(rows) if n in held_back]
     rows = [row for n, row in enumerate(rows) if n not in held_back]
     with tempfile.TemporaryDirectory() as folder:
@@ -277,6 +288,48 @@ def test_events_that_land_behind_the_build_are_built_in(
         build(declared(view), Landing(Path(folder)), once, until)
         if len(once.read("v")):
             same(by_key(gold.read("v"), view), by_key(once.read("v"), view), exact=True)
+
+
+def outcome(name: str, hour: float, known: float, delay: float) -> dict[str, Any]:
+    fixed = {"carrier": "A", "origin": "o", "destination": "d", "late": delay > 15}
+    return {"shipment_id": name, "event_time": at(hour), "known_at": at(known), "delay_minutes": delay, **fixed}
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_correction_in_a_later_batch_replaces_what_was_built(fresh: bool) -> None:
+    """From the tick at which it is known the corrected outcome counts alone, dated by the correction."""
+    rows = [outcome("s", 1, 1, 30.0), outcome("t", 2, 2, 10.0), outcome("s", 1, 20, 0.0)]
+    frame = built(RATES, rows, at(30), [at(12)], fresh).set_index("known_at")
+    assert frame.loc[at(6), ["late_rate_1", "delay_mean_1", "n_1"]].tolist() == [0.5, 20.0, 2.0]
+    assert frame.loc[at(24), ["late_rate_1", "delay_mean_1", "n_1"]].tolist() == [0.0, 5.0, 2.0]
+    assert frame.loc[at(30), ["late_rate_1", "delay_mean_1", "n_1"]].tolist() == [0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_an_outcome_landed_behind_the_build_changes_its_rows(fresh: bool, tmp_path: Path) -> None:
+    """What was known at hour 7 but landed after the build of hour 24 is in the rows from hour 12 on."""
+    landing, gold = Landing(tmp_path), GoldStore(tmp_path / "gold")
+    landing.append("outcome", events("outcome", [outcome("s", 1, 1, 30.0)]), source="test")
+    build(declared(RATES), landing, gold, at(24))
+    landing.append("outcome", events("outcome", [outcome("t", 7, 7, 10.0)], 1), source="test")
+    if fresh:
+        landing, gold = Landing(tmp_path), GoldStore(tmp_path / "gold")
+    build(declared(RATES), landing, gold, at(24))
+    frame = gold.read("v").set_index("known_at")
+    assert frame.loc[at(6), "n_1"] == 1.0
+    assert frame.loc[at(12), "n_1"] == 2.0
+
+
+def test_a_changed_declaration_is_built_from_the_beginning(tmp_path: Path) -> None:
+    """Rows of another window length do not stay in gold; a view that is not declared is an error."""
+    landing, gold = Landing(tmp_path), GoldStore(tmp_path / "gold")
+    landing.append("outcome", events("outcome", [outcome("s", 1, 1, 30.0)]), source="test")
+    build(declared(RATES), landing, gold, at(24))
+    build(declared(RATES.model_copy(update={"windows": (2,)})), landing, gold, at(24))
+    assert gold.read("v")[["late_rate_2", "delay_mean_2", "n_2"]].notna().all(axis=None)
+    assert "n_1" not in gold.read("v").columns
+    with pytest.raises(UnknownName, match="rates"):
+        build(declared(RATES), landing, gold, at(24), ["rates"])
 
 
 def test_the_oracle_takes_the_newest_version() -> None:

@@ -73,6 +73,7 @@ def shipments(*hours: float, carrier: str = "UA") -> pd.DataFrame:
     return frame.assign(origin="EWR", destination="ORD", distance_km=1000.0, label=0.0, label_known_at=as_of, **times)
 
 
+@pytest.mark.slow
 def test_feast_apply_works_from_the_repository_folder(tmp_path: Path):
     """`feast apply` in features/repo makes the registry in the workspace, as the declarations say."""
     feast = Path(sys.executable).parent / "feast"

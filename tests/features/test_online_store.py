@@ -50,6 +50,13 @@ def test_the_order_of_arrival_does_not_matter(tmp_path_factory, stamps, chance: 
     store.close()
 
 
+def test_one_write_may_hold_a_key_many_times_in_any_order(tmp_path: Path):
+    """Of several rows of a key in one write the newest is kept, wherever it stands."""
+    store = OnlineStore(tmp_path)
+    assert store.write("v", KEYS, rows(("s", 3, 3, 3.0), ("s", 3, 4, 4.0), ("s", 1, 9, 1.0), ("s", 2, 2, 2.0))) == 1
+    assert lag(store) == 4.0
+
+
 def test_writing_again_changes_nothing(tmp_path: Path):
     """The second write of the same rows writes none, and an older row does not either."""
     store = OnlineStore(tmp_path)

@@ -29,7 +29,9 @@ def events(kind: str, rows: Iterable[dict[str, Any]], first_id: int = 0) -> pd.D
     rows = [{"event_id": f"e{first_id + n}", "source_system": "test", **row} for n, row in enumerate(rows)]
     contract = event_contract(kind)
     columns = {field.name: [row.get(field.name) for row in rows] for field in contract.fields}
-    return pd.DataFrame({field.name: pd.Series(columns[field.name], dtype=DTYPES[field.type]) for field in contract.fields})
+    return pd.DataFrame(
+        {field.name: pd.Series(columns[field.name], dtype=DTYPES[field.type]) for field in contract.fields}
+    )
 
 
 def known_versions(rows: Sequence[dict[str, Any]], key: Sequence[str], tick: datetime) -> list[dict[str, Any]]:
@@ -47,7 +49,9 @@ def mean(values: Sequence[float]) -> float:
     return fmean(values) if values else NAN
 
 
-def outcome_values(view: OutcomeRates, rows: Sequence[dict[str, Any]], key: tuple[str, ...], tick: datetime) -> list[float]:
+def outcome_values(
+    view: OutcomeRates, rows: Sequence[dict[str, Any]], key: tuple[str, ...], tick: datetime
+) -> list[float]:
     """Values of an outcome_rates row."""
     mine = [row for row in known_versions(rows, ["shipment_id"], tick) if tuple(row[part] for part in view.keys) == key]
     found: list[float] = []
@@ -83,7 +87,9 @@ def demand_values(
         inside = [value for ago, value in known.items() if ago <= window]
         found += [mean(inside), pstdev(inside) if inside else NAN, mean([float(value == 0) for value in inside])]
     for day in range(7):
-        inside = [v for ago, v in known.items() if ago <= 7 * view.season_cycles and (tick - ago * DAY).weekday() == day]
+        inside = [
+            v for ago, v in known.items() if ago <= 7 * view.season_cycles and (tick - ago * DAY).weekday() == day
+        ]
         found.append(mean(inside))
     recent = mean([value for ago, value in known.items() if ago <= 56])
     scale = max(0.0 if math.isnan(recent) else recent, 0.2 * mean(list(known.values()))) or 1.0
@@ -122,6 +128,8 @@ def signal_values(
     newest = max(row["event_time"] for row in usable)
     found = []
     for name in view.names:
-        mine = sorted((row["event_time"], row["known_at"], n, row["value"]) for n, row in enumerate(usable) if row["name"] == name)
+        mine = sorted(
+            (row["event_time"], row["known_at"], n, row["value"]) for n, row in enumerate(usable) if row["name"] == name
+        )
         found.append(mine[-1][3] if mine and mine[-1][0] >= newest - view.ttl else NAN)
     return newest, found

@@ -233,7 +233,7 @@ def test_the_card_speaks_and_escapes(trained: dict[str, TrainedModel], demand_po
 def test_out_of_sample_answers_are_kept(trained: dict[str, TrainedModel]) -> None:
     """For the drift reference: one finite answer a scored row."""
     frame, answers = read_predictions(trained["risk"].folder)
-    assert len(frame) == trained["risk"].evaluation.dataset["scored"]
+    assert len(frame) == trained["risk"].evaluation.dataset["rows"]
     assert np.isfinite(answers).all()
 
 
