@@ -61,7 +61,8 @@ class RolloutState:
     """The state of one model: a fold over its ledger rows.
 
     `share`: the canary's share in [0, 1]; `step`: index into the policy's canary steps, -1 before the first;
-    `since`: when the present stage or step began; `manifests`: version -> manifest hash of everything registered;
+    `since`: when the present stage or step began; `trial_since`: when the challenger's shadow began, before which nobody
+    asked it; `manifests`: version -> manifest hash of everything registered;
     `gates`: version -> the recorded gate verdict; `revision`: the newest row's, 0 for an empty ledger.
     """
 
@@ -74,6 +75,7 @@ class RolloutState:
     step: int = -1
     share: float = 0.0
     since: datetime | None = None
+    trial_since: datetime | None = None
     champion_since: datetime | None = None
     manifests: dict[str, str] = field(default_factory=dict)
     gates: dict[str, str] = field(default_factory=dict)

@@ -109,7 +109,7 @@ class Monitor:
         """What was seen of the challenger, None without one; see `online_evidence`."""
         if state.challenger is None or state.champion is None:
             return None
-        pairs = self.tracker.pairs(state.challenger, state.champion)
+        pairs = self.tracker.pairs(state.challenger, state.champion, since=state.trial_since)
         return online_evidence(self.records, self.shadow, pairs, state, self.policy, now)
 
     def report(self, state: RolloutState, now: datetime, path: Path) -> Path | None:

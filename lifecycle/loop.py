@@ -76,6 +76,7 @@ class Loop:
         self.ws, self.policy, self.staged, self.clock = ws, policy, staged, clock
         self.tick, self.progress = tick, progress
         self.story = Story(policy.model)
+        self._fresh: list[DecisionRecord] = []
         self._landed_until: datetime | None = None
         self._monitored: datetime | None = None
         self._monitor: Monitor = ws.monitor(policy.model)
@@ -125,7 +126,9 @@ class Loop:
         answer = self.ws.handler.forecast if self.policy.kind == "forecast" else self.ws.handler.score
         for ask in asks:
             self.clock.set(ask.at)
-            self.story.records += answer(self.policy.model, ask.request)
+            answered = answer(self.policy.model, ask.request)
+            self.story.records += answered
+            self._fresh += answered
 
     def _day_ends(self, now: datetime) -> None:
         self.clock.set(now)
@@ -141,7 +144,8 @@ class Loop:
         self.story.shares.append((now, self.ws.registrar.state(self.policy.model)))
 
     def _mature(self, now: datetime) -> None:
-        self._monitor.update(self.ws.landing, now)
+        self._monitor.update(self.ws.landing, now, records=self._fresh)
+        self._fresh = []
 
     def _roll(self, now: datetime) -> None:
         state = self.ws.registrar.state(self.policy.model)
@@ -166,6 +170,7 @@ class Loop:
 
     def _train(self, now: datetime, progress: Progress) -> Trial:
         trial = train_candidate(self.ws, self.policy, now, progress)
+        self.story.guarantee_violations += not trial.rows_kept
         self.story.trials.append((now, trial))
         action, _ = advance(self.ws, self.policy, now, verdict=trial.verdict)
         self._note(now, action)

@@ -13,6 +13,10 @@ from contracts.rollout import Outcome
 
 Floats = NDArray[np.float64]
 _BET_CAP = 0.5
+_ADAPTIVE_BET_CAP = 0.75
+_SPREADS = 3.0
+_BURN_IN = 5
+_GRID = 81
 _PRIOR_VARIANCE = 0.1
 _E_CAP = 700.0
 
@@ -43,6 +47,7 @@ def sequential_test(
     bound: float,
     alpha: float,
     margin: float,
+    adaptive: bool = False,
 ) -> SequentialResult:
     """Is the challenger's mean loss within (1 + margin) times the champion's? Valid at every look.
 
@@ -62,6 +67,10 @@ def sequential_test(
         bound: losses above it count as it; > 0, in units of the loss.
         alpha: error rate of each wrong verdict, in (0, 1).
         margin: relative, >= 0; 0.02 tolerates 2% more loss.
+        adaptive: winsorise each difference at three times the spread of those before it (after the first five), not
+            only at the bound. Bets are then on the scale of what is seen, and a verdict needs tens of blocks instead of
+            thousands of pairs; what is tested is the mean of the winsorised differences. For means over blocks, which
+            are near symmetric; single pairs of a rare outcome are not, and stay at the bound.
 
     Returns:
         the outcome with its figures; without pairs inconclusive, NaN and e-values of 1.
@@ -80,15 +89,20 @@ def sequential_test(
     first = np.clip(np.where(np.isfinite(first), first, bound), 0.0, bound)
     if not len(first):
         return SequentialResult(Outcome.INCONCLUSIVE, 0, math.nan, math.nan, math.nan, 1.0, 1.0)
-    excess = (first - (1 + margin) * second) / ((1 + margin) * bound)
-    better, worse = _log_wealth(-excess), _log_wealth(excess)
+    excess = first - (1 + margin) * second
+    limit = (1 + margin) * bound
+    scale = _scales(excess, limit) if adaptive else np.full(len(excess), limit)
+    cap = _ADAPTIVE_BET_CAP if adaptive else _BET_CAP
+    gains = np.clip(excess / scale, -1.0, 1.0)
+    better, worse = _log_wealth(-gains, cap), _log_wealth(gains, cap)
     needed = -math.log(alpha)
     outcome = Outcome.INCONCLUSIVE
     if float(worse.max()) >= needed:
         outcome = Outcome.FAIL
     elif float(better[-1]) >= needed:
         outcome = Outcome.PASS
-    mean, lower, upper = _confidence_sequence(first - second, bound, alpha)
+    sequence = _adaptive_confidence_sequence if adaptive else _confidence_sequence
+    mean, lower, upper = sequence(first - second, bound, alpha)
     e_better, e_worse = (math.exp(min(float(x), _E_CAP)) for x in (better[-1], max(0.0, float(worse.max()))))
     return SequentialResult(outcome, len(first), mean, lower, upper, e_better, e_worse)
 
@@ -113,13 +127,36 @@ def block_means(
     return tuple(first.tolist()), tuple(second.tolist())
 
 
-def _log_wealth(gains: Floats) -> Floats:
+def _scales(differences: Floats, limit: float) -> Floats:
+    """At what each difference is winsorised: three spreads of those before it, at most `limit`; fixed before it."""
+    seen = np.arange(1, len(differences) + 1)
+    mean = np.cumsum(differences) / seen
+    variance = np.maximum(np.cumsum(differences**2) / seen - mean**2, 0.0)
+    before = np.concatenate(([math.inf], _SPREADS * np.sqrt(variance[:-1])))
+    before[:_BURN_IN] = math.inf
+    return np.asarray(np.clip(before, 1e-9 * limit, limit), dtype=np.float64)
+
+
+def _adaptive_confidence_sequence(differences: Floats, bound: float, alpha: float) -> tuple[float, float, float]:
+    """Mean of winsorised differences with the values that neither of two betting martingales has refuted so far."""
+    mean, scale = float(differences.mean()), _scales(differences, bound)
+    reach = min(bound, 10 * float(scale[-1]))
+    kept = []
+    for value in np.linspace(mean - reach, mean + reach, _GRID):
+        gains = np.clip((differences - value) / scale, -1.0, 1.0)
+        wealth = max(float(_log_wealth(side, _ADAPTIVE_BET_CAP).max()) for side in (gains, -gains))
+        if wealth < math.log(2 / alpha):
+            kept.append(float(value))
+    return mean, min(kept, default=math.nan), max(kept, default=math.nan)
+
+
+def _log_wealth(gains: Floats, cap: float) -> Floats:
     """Log wealth after each gain in [-1, 1] of one who bets that they are positive on average."""
     seen = np.arange(1, len(gains) + 1)
     mean = np.concatenate(([0.0], np.cumsum(gains)[:-1])) / seen
     spread = np.concatenate(([0.0], np.cumsum((gains - mean) ** 2)[:-1]))
     variance = (_PRIOR_VARIANCE + spread) / seen
-    bets = np.clip(mean / (variance + mean**2), 0.0, _BET_CAP)
+    bets = np.clip(mean / (variance + mean**2), 0.0, cap)
     return np.asarray(np.cumsum(np.log1p(bets * gains)), dtype=np.float64)
 
 

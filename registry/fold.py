@@ -189,9 +189,9 @@ def _crown(course: _Course, row: LedgerRow) -> None:
 def _enter(course: _Course, row: LedgerRow, stage: Stage, **change: Any) -> None:
     """A challenger's new stage: the clock starts anew, approvals have to be given anew."""
     course.held_from = {}
-    course.state = replace(
-        course.state, **{"stage": stage, "step": -1, "share": 0.0, "since": row.at, "approvals": {}, **change}
-    )
+    began = {Stage.SHADOW: row.at, Stage.CANARY: course.state.trial_since}.get(stage)
+    fresh = {"stage": stage, "step": -1, "share": 0.0, "since": row.at, "trial_since": began, "approvals": {}}
+    course.state = replace(course.state, **{**fresh, **change})
 
 
 def _leave(course: _Course, row: LedgerRow) -> None:

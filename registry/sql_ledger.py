@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +160,18 @@ def _row(found: Row[Any]) -> LedgerRow:
     return LedgerRow(**{**values, **read})
 
 
+def _into_wal(connection: Any, deadline: float) -> None:
+    """Put the database into WAL mode. SQLite does not wait for its busy timeout here, so that we have to."""
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
 def _engine(url: str, busy_timeout: float) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
@@ -169,8 +183,9 @@ def _engine(url: str, busy_timeout: float) -> Engine:
     @event.listens_for(engine, "connect")
     def _settings(connection: Any, _record: Any) -> None:
         connection.isolation_level = None
-        for pragma in (f"busy_timeout={int(busy_timeout * 1000)}", "journal_mode=WAL", "synchronous=FULL"):
-            connection.execute(f"PRAGMA {pragma}")
+        connection.execute(f"PRAGMA busy_timeout={int(busy_timeout * 1000)}")
+        _into_wal(connection, time.monotonic() + busy_timeout)
+        connection.execute("PRAGMA synchronous=FULL")
 
     @event.listens_for(engine, "begin")
     def _writer_first(connection: Connection) -> None:

@@ -68,9 +68,10 @@ def accuracy(evidence: OnlineEvidence | None, policy: Policy, bound: float) -> t
         return verdict_of([few]), None
     margin = margin_on_loss(rule.margin, rule.metric)
     challenger, champion = evidence.pairs_challenger, evidence.pairs_champion
-    if evidence.pair_blocks:
+    blocked = bool(evidence.pair_blocks)
+    if blocked:
         challenger, champion = block_means(challenger, champion, evidence.pair_blocks)
-    found = sequential_test(challenger, champion, bound=bound, alpha=rule.alpha, margin=margin)
+    found = sequential_test(challenger, champion, bound=bound, alpha=rule.alpha, margin=margin, adaptive=blocked)
     words = {
         Outcome.PASS: f"not worse than the champion by {rule.margin:.0%}: e-value {found.e_better:.3g}",
         Outcome.FAIL: f"worse than the champion by more than {rule.margin:.0%}: e-value {found.e_worse:.3g}",

@@ -87,8 +87,11 @@ class ShadowScorer:
         except (UnknownName, SeatrialError):
             return
         challenger, champion = service.loaded(Rung.CANARY), service.loaded(Rung.CHAMPION)
-        if challenger is None:
+        deployed = service.snapshot.challenger
+        if challenger is None or deployed is None:
             return
+        if deployed.trained_until is not None and record.as_of < deployed.trained_until:
+            return  # it may have learnt from what became of this decision
         if record.answer.version != challenger.version:
             yield Due(record, service, challenger, Rung.CANARY)
         elif champion is not None:
