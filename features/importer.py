@@ -109,7 +109,8 @@ def land_slice(
         bad_low, bad_high = _between(staged.rejected_at[kind], after, until)
         if high > low or bad_high > bad_low:
             events, rejected = staged.events[kind].iloc[low:high], staged.rejected[kind].iloc[bad_low:bad_high]
-            receipts.append(landing.append(kind, events, source=staged.source, rejected=rejected))
+            taken = landing.append(kind, events, source=staged.source, rejected=rejected, checked=True)
+            receipts.append(taken)
     return receipts
 
 

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from contracts.errors import DependencyDown, InputInvalid
 from contracts.events import event_contract
 from contracts.times import utc
-from features.checks import check, flags, shown, text_frame
+from features.checks import Checked, check, flags, shown, text_frame
 from features.frames import FrameBuffer, frame_of, table_of
 
 PART_FORMAT = 1
@@ -96,7 +96,15 @@ class Landing:
         self._streams: dict[str, _Stream] = {}
         self._turn = threading.RLock()
 
-    def append(self, kind: str, frame: pd.DataFrame, *, source: str, rejected: pd.DataFrame | None = None) -> Receipt:
+    def append(
+        self,
+        kind: str,
+        frame: pd.DataFrame,
+        *,
+        source: str,
+        rejected: pd.DataFrame | None = None,
+        checked: bool = False,
+    ) -> Receipt:
         """Check a batch, land what passes, quarantine the rest with reasons. The same batch again changes nothing.
 
         Args:
@@ -104,6 +112,7 @@ class Landing:
             frame: events of that kind; canonical dtypes are checked fastest.
             source: system that the batch came from.
             rejected: rows of the same batch that a reader had to refuse: `reason` and the fields' values as text.
+            checked: the frame is canonical and came out of `checks.check` already; only event ids are looked at.
 
         Raises:
             InputInvalid: a column that the kind does not have; nothing was written.
@@ -116,7 +125,7 @@ class Landing:
             stream = self._stream(kind)
             if batch in stream.stems:
                 return replace(_receipt(stream.folder / f"{stream.stems[batch]}.parquet"), already=True)
-            good, bad, rules = _judge(kind, frame, rejected, stream.ids)
+            good, bad, rules = _judge(kind, frame, rejected, stream.ids, checked)
             counts = dict(Counter(rules).most_common())
             receipt = Receipt(kind, source, batch, rows_in, len(good), len(bad), counts)
             self._write(stream, receipt, good, bad)
@@ -250,10 +259,10 @@ def _receipt(path: Path) -> Receipt:
 
 
 def _judge(
-    kind: str, frame: pd.DataFrame, rejected: pd.DataFrame | None, used: set[str]
+    kind: str, frame: pd.DataFrame, rejected: pd.DataFrame | None, used: set[str], passed: bool
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     """Rows to land, rows to quarantine as text with `reason`, and the first broken rule of each of the latter."""
-    checked = check(kind, frame)
+    checked = Checked(frame.reset_index(drop=True), pd.DataFrame(), ()) if passed else check(kind, frame)
     good, bad, rules = checked.good, [checked.bad], list(checked.rule)
     ids = good["event_id"]
     again = ids.duplicated().to_numpy()

@@ -21,6 +21,7 @@ from contracts.rollout import Move
 from contracts.settings import Settings
 from contracts.times import SetClock
 from lifecycle.demo_data import Asks, data_folder, series_asks, shipment_asks
+from lifecycle.fleet import sail_all
 from lifecycle.http_check import HttpCheck, compare, running_service
 from lifecycle.live_scores import LiveRows, forecast_rows, forecast_scores, risk_rows, risk_scores
 from lifecycle.loop import Loop, Story
@@ -166,8 +167,7 @@ def run_demo(
 
     started = time.monotonic()
     rehearsal = load_rehearsal(rehearsal_file)
-    clock = SetClock(rehearsal.voyages[0].learn_until)
-    ws = Workspace(settings, clock)
+    ws = Workspace(settings, SetClock(max(voyage.live_until for voyage in rehearsal.voyages)))
     identity = identity_of(ws, rehearsal_file)
     before = None if fresh else finished(settings, identity)
     if before is not None:
@@ -175,8 +175,7 @@ def run_demo(
     make_room(settings, identity, fresh=fresh)
     demo = Demo(rehearsal.title)
     with ws.closing():
-        for voyage in rehearsal.voyages:
-            demo.voyages.append(sail(ws, clock, voyage, rehearsal, rehearsal_file.parent, progress))
+        demo.voyages += sail_all(settings, rehearsal, rehearsal_file.parent, progress)
         progress("replay", 0.0)
         demo.replayed, demo.mismatches = replay_sample(ws, demo, rehearsal.replays, progress)
         demo.duration_s = time.monotonic() - started
@@ -193,13 +192,13 @@ def sail(
     from features.importer import stage
 
     policy = ws.policy(voyage.model)
-    progress(f"{voyage.model}: reading {voyage.mapping}", 0.0)
+    progress(f"reading {voyage.mapping}", 0.0)
     staged = stage(load_mapping(folder / voyage.mapping), data_folder(voyage))
     loop = Loop(ws, policy, staged, clock, tick=voyage.tick, progress=progress)
     loop.learn(voyage.learn_until)
     asks = _asks(voyage, staged.events, policy)
     loop.run(voyage.live_until, asks)
-    progress(f"{voyage.model}: the service over HTTP", 0.0)
+    progress("the service over HTTP", 0.0)
     http = _over_http(ws, policy, loop.story.records, rehearsal.http_requests, clock.now())
     rows, scores = _scores(ws, policy, loop.story.records, clock.now())
     outcomes = int(rows.frame["decision_id"].nunique()) if len(rows.frame) else 0

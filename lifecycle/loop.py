@@ -109,7 +109,7 @@ class Loop:
             if following.date() != now.date():
                 self._day_ends(following)
             now = following
-            self.progress(f"{self.policy.model} {now:%Y-%m-%d}", (now - start) / (until - start))
+            self.progress(f"living {now:%Y-%m-%d}", (now - start) / (until - start))
 
     def _land(self, until: datetime) -> None:
         from features.importer import land_slice

@@ -138,15 +138,16 @@ def train_candidate(
             importance=tuple(load_model(trained.folder).importance()),
         )
         progress("MLflow", 0.92)
-        run_id = log_training(
-            ws.settings.tracking,
-            policy,
-            trained,
-            features_hash=ws.features_hash(policy),
-            policy_hash=policy.hash,
-            code_revision=ws.revision,
-            artifact_root=ws.settings.home / "mlartifacts",
-        )
+        with ws.alone("mlflow"):  # two processes must not make the schema at once
+            run_id = log_training(
+                ws.settings.tracking,
+                policy,
+                trained,
+                features_hash=ws.features_hash(policy),
+                policy_hash=policy.hash,
+                code_revision=ws.revision,
+                artifact_root=ws.settings.home / "mlartifacts",
+            )
         progress("register", 0.97)
         version = ws.registrar.register(
             trained, policy, run_id=run_id, features_hash=ws.features_hash(policy), code_revision=ws.revision
@@ -185,4 +186,3 @@ def champion_of(ws: Workspace, policy: Policy) -> tuple[Any, datetime | None]:
     snapshot = read_snapshot(path)
     until = snapshot.champion.trained_until if snapshot.champion else None
     return load_model(folder), until
-

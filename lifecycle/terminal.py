@@ -26,23 +26,35 @@ def progress_bar(*, json_output: bool) -> Iterator[Progress]:
 @contextmanager
 def _bar() -> Iterator[Progress]:
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=1.0)
-        yield lambda stage, share: bar.update(task, description=stage, completed=share)
+        tasks: dict[str, TaskID] = {}
+
+        def told(stage: str, share: float) -> None:
+            whose = _whose(stage)
+            if whose not in tasks:
+                tasks[whose] = bar.add_task(stage, total=1.0)
+            bar.update(tasks[whose], description=stage, completed=share)
+
+        yield told
+
+
+def _whose(stage: str) -> str:
+    """Who tells a stage: `demand: features` is told by demand; several may go on at once."""
+    return stage.partition(": ")[0] if ": " in stage else ""
 
 
 def _lines() -> Progress:
-    told: list[str] = []
+    last: dict[str, str] = {}
 
     def line(stage: str, _share: float) -> None:
         # A stage that counts days says so once a month: a log is read afterwards.
         head = stage[: stage.rfind("-")] if stage[-3:-2] == "-" else stage
-        if not told or told[-1] != head:
-            told.append(head)
+        if last.get(_whose(stage)) != head:
+            last[_whose(stage)] = head
             sys.stderr.write(f"{head}\n")
             sys.stderr.flush()
 

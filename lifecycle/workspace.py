@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -32,10 +33,12 @@ class Workspace:
     Args:
         settings: where things are.
         clock: where "now" comes from; the settings' own clock when not given.
+        durable: False lets feature rows reach the disk when the system likes; a rehearsal can make them again.
     """
 
-    def __init__(self, settings: Settings | None = None, clock: Clock | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, clock: Clock | None = None, *, durable: bool = True) -> None:
         self.settings = settings or Settings()
+        self._durable = durable
         self.clock = clock or self.settings.make_clock()
 
     @cached_property
@@ -84,7 +87,7 @@ class Workspace:
         """Feature rows by view."""
         from features.gold import GoldStore
 
-        return GoldStore(self.settings.lake / "gold")
+        return GoldStore(self.settings.lake / "gold", durable=self._durable)
 
     @cached_property
     def feast(self) -> FeatureRepo:
@@ -92,7 +95,8 @@ class Workspace:
         from features.feast_store import FeatureRepo
 
         repo = FeatureRepo(self.settings, self.declarations, gold=self.gold)
-        repo.apply()
+        with self.alone("feast"):
+            repo.apply()
         return repo
 
     @cached_property
@@ -158,6 +162,14 @@ class Workspace:
         from serving.revision import code_revision
 
         return code_revision()
+
+    @contextmanager
+    def alone(self, what: str) -> Iterator[None]:
+        """Hold off other processes of this workspace from doing the same first-time work at the same moment."""
+        self.settings.home.mkdir(parents=True, exist_ok=True)
+        with (self.settings.home / f".{what}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     @contextmanager
     def closing(self) -> Iterator[Workspace]:
