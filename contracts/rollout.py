@@ -61,8 +61,8 @@ class RolloutState:
     """The state of one model: a fold over its ledger rows.
 
     `share`: the canary's share in [0, 1]; `step`: index into the policy's canary steps, -1 before the first;
-    `since`: when the present stage or step began; `trial_since`: when the challenger's shadow began, before which nobody
-    asked it; `manifests`: version -> manifest hash of everything registered;
+    `since`: when the present stage or step began; `trial_since`: when the challenger's shadow began, before which
+    nobody asked it; `manifests`: version -> manifest hash of everything registered;
     `gates`: version -> the recorded gate verdict; `revision`: the newest row's, 0 for an empty ledger.
     """
 
@@ -121,9 +121,9 @@ class OnlineEvidence:
 
     `decisions`: decisions it scored (in shadow: all; in canary: its own arm); `days`: span of them in days;
     `pairs_challenger`, `pairs_champion`: losses on the same matured subjects since **shadow** began, in order of
-    maturity, `pair_blocks` names the block of each pair (the day it was decided on): pairs of a block share a shock and
-    are averaged before they are tested, empty when every pair stands for itself; `errors`, `fallbacks`: counts among decisions; `p99_ms`; `prediction_psi` against the champion's answers
-    to the same decisions, None when not computed.
+    maturity; `pair_blocks`: the block of each pair (the day it was decided on), empty when every pair stands for
+    itself: pairs of a block share a shock and are averaged before they are tested; `errors`, `fallbacks`: counts among
+    decisions; `p99_ms`; `prediction_psi` against the champion's answers to the same decisions, None when not computed.
     """
 
     decisions: int

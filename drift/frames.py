@@ -11,17 +11,25 @@ import pandas as pd
 from contracts.decisions import DecisionRecord, Step
 from contracts.declarations import Declarations, GivenFacts, view_columns
 
+GROWS = frozenset({"history_days"})
+
 
 def judged_columns(declarations: Declarations, service: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Columns of a feature service whose distribution says something about the world, in declared order.
 
-    Calendar and schedule facts are left out: they move with the date, and nothing can be broken about them.
+    Calendar and schedule facts are left out, and the length of a series' history: they move with the date, and nothing
+    can be broken about them.
 
     Returns:
         numbers (`<view>__<column>` and given numbers) and categories (given).
     """
     declared = declarations.services[service]
-    numbers = [f"{name}__{column}" for name in declared.views for column in view_columns(declarations.views[name])]
+    numbers = [
+        f"{name}__{column}"
+        for name in declared.views
+        for column in view_columns(declarations.views[name])
+        if column not in GROWS
+    ]
     categories: list[str] = []
     for group in declared.facts:
         if isinstance(group, GivenFacts):

@@ -99,9 +99,7 @@ def _scales(record: DecisionRecord) -> tuple[float, float]:
     return float("nan"), float("nan")
 
 
-def incumbent_answers(
-    records: Sequence[DecisionRecord], policy: Policy, declarations: Declarations
-) -> list[Answers]:
+def incumbent_answers(records: Sequence[DecisionRecord], policy: Policy, declarations: Declarations) -> list[Answers]:
     """What the incumbent rule would have answered, from the features as recorded; NaN where it knew nothing."""
     if not records:
         return []

@@ -53,9 +53,7 @@ def online_evidence(
         return None
     since, challenger = state.since, state.challenger
     inside = [r for r in records if r.model == state.model and since <= r.as_of <= now]
-    scores = {
-        (s.decision_id, s.version): s for s in shadow if s.model == state.model and since <= s.as_of <= now
-    }
+    scores = {(s.decision_id, s.version): s for s in shadow if s.model == state.model and since <= s.as_of <= now}
     said = _predictions(inside, scores, challenger)
     champion = _predictions(inside, scores, state.champion or "")
     both = sorted(said.keys() & champion.keys())

@@ -44,9 +44,7 @@ class Watcher:
         distance: PSI of columns; by Evidently unless `drift.psi.measure` is given, which gives the same figures.
     """
 
-    def __init__(
-        self, policy: Policy, declarations: Declarations, folder: Path, distance: Measure = measure
-    ) -> None:
+    def __init__(self, policy: Policy, declarations: Declarations, folder: Path, distance: Measure = measure) -> None:
         self.policy, self.declarations = policy, declarations
         self._distance = distance
         self.log = VerdictLog(folder, policy.model)

@@ -67,7 +67,7 @@ def shipment_asks(shipments: pd.DataFrame, per_day: int) -> Asks:
     def asks(start: datetime, end: datetime) -> list[Ask]:
         low, high = (np.datetime64(at.replace(tzinfo=None)) for at in (start, end))
         span = chosen.iloc[np.searchsorted(times, low) : np.searchsorted(times, high)]
-        return [_shipment_ask(row) for row in span.to_dict("records")]
+        return [_shipment_ask({str(name): value for name, value in row.items()}) for row in span.to_dict("records")]
 
     return asks
 

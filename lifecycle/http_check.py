@@ -127,8 +127,9 @@ def compare(address: str, model: str, kind: str, handler: Any, requests: list[di
         ours = (handler.forecast if kind == "forecast" else handler.score)(
             model, {**request, "request_id": f"inside-{model}-{number}"}
         )
-        verb = "forecast" if kind == "forecast" else "score"
-        theirs = client.ask(model, verb, {**request, "request_id": f"http-{model}-{number}"})
+        theirs = client.ask(
+            model, "forecast" if kind == "forecast" else "score", {**request, "request_id": f"http-{model}-{number}"}
+        )
         for mine, answer in zip(ours, theirs["decisions"], strict=True):
             compared += 1
             record = client.decision(answer["decision_id"])

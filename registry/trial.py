@@ -75,7 +75,9 @@ def accuracy(evidence: OnlineEvidence | None, policy: Policy, bound: float) -> t
     words = {
         Outcome.PASS: f"not worse than the champion by {rule.margin:.0%}: e-value {found.e_better:.3g}",
         Outcome.FAIL: f"worse than the champion by more than {rule.margin:.0%}: e-value {found.e_worse:.3g}",
-        Outcome.INCONCLUSIVE: f"open after {pairs} pairs in {found.n} blocks: e-values {found.e_better:.3g}, {found.e_worse:.3g} against",
+        Outcome.INCONCLUSIVE: (
+            f"open after {pairs} pairs in {found.n} blocks: e-values {found.e_better:.3g}, {found.e_worse:.3g} against"
+        ),
     }[found.outcome]
     words += f", mean {rule.metric} difference {found.mean_difference:+.4g} ({found.lower:+.4g} to {found.upper:+.4g})"
     value = found.mean_difference if math.isfinite(found.mean_difference) else None

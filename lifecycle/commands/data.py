@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lifecycle.commands.options import DryRun, Json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 features_app = typer.Typer(no_args_is_help=True, help="Feast definitions, feature rows, online store.")
 Until = Annotated[str | None, typer.Option(help="Only what was known by then (ISO 8601 with zone).")]
@@ -53,14 +56,12 @@ def _add(sums: dict[str, object], name: str, count: int) -> None:
     sums[name] = int(sums.get(name, 0)) + count  # type: ignore[call-overload]
 
 
-def _reasons(rejected: dict[str, object]) -> dict[str, dict[str, int]]:
-    import pandas as pd
-
-    counts: dict[str, dict[str, int]] = {}
-    for kind, frame in rejected.items():
-        if isinstance(frame, pd.DataFrame) and len(frame):
-            counts[kind] = {str(name): int(n) for name, n in frame["reason"].value_counts().head(20).items()}
-    return counts
+def _reasons(rejected: dict[str, pd.DataFrame]) -> dict[str, dict[str, int]]:
+    return {
+        kind: {str(name): int(n) for name, n in frame["reason"].value_counts().head(20).items()}
+        for kind, frame in rejected.items()
+        if len(frame)
+    }
 
 
 @features_app.command("apply")
@@ -76,7 +77,11 @@ def apply(json_output: Json = False) -> None:
 
 
 @features_app.command("materialize")
-def materialize(until: Until = None, json_output: Json = False) -> None:
+def materialize(
+    until: Until = None,
+    full: Annotated[bool, typer.Option(help="From the beginning: for events that landed late.")] = False,
+    json_output: Json = False,
+) -> None:
     """Build feature rows from landed events up to now and put what is new online."""
     from contracts.times import parse_time
     from features.build import build
@@ -89,6 +94,6 @@ def materialize(until: Until = None, json_output: Json = False) -> None:
     limit = min(parse_time(until, "--until"), now) if until else now
     with progress_bar(json_output=json_output) as progress:
         built = build(ws.declarations, ws.landing, ws.gold, until=limit, progress=progress)
-        online = bring_online(ws.declarations, ws.gold, ws.online, limit)
+        online = bring_online(ws.declarations, ws.gold, ws.online, limit, full=full)
     rows = {view: {"built": built.get(view, 0), "online": online.get(view, 0)} for view in ws.declarations.views}
     emit({"until": limit.isoformat(), "rows": rows}, json_output=json_output)

@@ -143,8 +143,9 @@ def reconcile(json_output: Json = False, dry_run: DryRun = False) -> None:
             found[model] = "no policy: left alone"
             continue
         if dry_run:
-            projection = ws.registrar.mlflow
-            differences = projection.differences(ws.registrar.state(model)) if projection else []
+            from registry.mlflow_store import MlflowProjection
+
+            differences = MlflowProjection(ws.settings.tracking).differences(ws.registrar.state(model))
         else:
             differences = list(ws.registrar.reconcile(model, ws.policies[model]))
         found[model] = differences or "as the ledger says"

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
+from pydantic import BaseModel
 
 
 class Which(StrEnum):
@@ -26,5 +27,10 @@ def schema(which: Annotated[Which, typer.Argument(help="Kind of file.")]) -> Non
     from contracts.policy import Policy
     from contracts.rehearsal import Rehearsal
 
-    kinds = {"policy": Policy, "features": Declarations, "mapping": EventsFile, "rehearsal": Rehearsal}
+    kinds: dict[str, type[BaseModel]] = {
+        "policy": Policy,
+        "features": Declarations,
+        "mapping": EventsFile,
+        "rehearsal": Rehearsal,
+    }
     sys.stdout.write(json.dumps(kinds[which.value].model_json_schema(), indent=2) + "\n")
