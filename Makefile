@@ -1,7 +1,6 @@
 # Verbs of the project; `make` alone lists them. Everything runs inside .venv, made on first use.
 PYTHON ?= python3
 BIN := .venv/bin
-export PYTHONWARNINGS ?= default
 export DO_NOT_TRACK := 1
 export BENTOML_DO_NOT_TRACK := True
 

@@ -7,10 +7,12 @@ import sys
 
 from contracts.errors import SeatrialError
 from lifecycle.commands import app
+from lifecycle.terminal import no_vendor_warnings
 
 
 def main() -> None:
     """Run the command line and end the process with the exit code of what happened."""
+    no_vendor_warnings()
     try:
         app(standalone_mode=True)
     except SeatrialError as error:

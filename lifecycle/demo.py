@@ -6,96 +6,22 @@ import json
 import random
 import shutil
 import time
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from contracts.canonical import content_hash
-from contracts.decisions import DecisionRecord
 from contracts.errors import UsageError
 from contracts.mapping import load_mapping
-from contracts.policy import Policy
-from contracts.rehearsal import Rehearsal, Voyage, load_rehearsal
-from contracts.rollout import Move
+from contracts.rehearsal import load_rehearsal
 from contracts.settings import Settings
-from contracts.times import SetClock
-from lifecycle.demo_data import Asks, data_folder, series_asks, shipment_asks
+from contracts.times import SetClock, iso, parse_time
+from lifecycle.demo_results import Demo
 from lifecycle.fleet import sail_all
-from lifecycle.http_check import HttpCheck, compare, running_service
-from lifecycle.live_scores import LiveRows, forecast_rows, forecast_scores, risk_rows, risk_scores
-from lifecycle.loop import Loop, Story
-from lifecycle.pipeline import Progress, quiet
+from lifecycle.progress import Progress, quiet
 from lifecycle.workspace import Workspace
 
 MARKER = "demo-state.json"
-
-
-@dataclass(frozen=True)
-class Voyaged:
-    """One voyage's end: its story, scores and the rows behind them, and what HTTP answered."""
-
-    policy: Policy
-    story: Story
-    rows: LiveRows
-    scores: dict[str, float]
-    http: HttpCheck
-    outcomes: int
-
-
-@dataclass
-class Demo:
-    """Everything a finished demo knows."""
-
-    title: str
-    voyages: list[Voyaged] = field(default_factory=list)
-    replayed: int = 0
-    mismatches: list[str] = field(default_factory=list)
-    duration_s: float = 0.0
-
-    def summary(self) -> dict[str, Any]:
-        """The figures of `.seatrial/reports/demo.json`."""
-        stories = [voyage.story for voyage in self.voyages]
-
-        def total(move: Move) -> int:
-            return sum(story.count(move) for story in stories)
-
-        return {
-            "title": self.title,
-            "decisions": sum(len(story.records) for story in stories),
-            "outcomes": sum(voyage.outcomes for voyage in self.voyages),
-            "events_landed": sum(story.landed for story in stories),
-            "events_quarantined": sum(story.quarantined for story in stories),
-            "trainings": sum(len(story.trials) for story in stories),
-            "retrains": sum(story.retrains for story in stories),
-            "promotions": total(Move.PROMOTE),
-            "rejections": total(Move.REJECT),
-            "rollbacks": total(Move.ROLL_BACK),
-            "holds": total(Move.HOLD),
-            "row_guarantee_violations": sum(story.guarantee_violations for story in stories),
-            "replayed": self.replayed,
-            "replay_mismatches": len(self.mismatches),
-            "http_compared": sum(voyage.http.compared for voyage in self.voyages),
-            "http_different": sum(len(voyage.http.different) for voyage in self.voyages),
-            "metrics": {voyage.policy.model: voyage.scores for voyage in self.voyages},
-            "by_model": {voyage.policy.model: _by_model(voyage) for voyage in self.voyages},
-            "duration_s": round(self.duration_s, 1),
-        }
-
-
-def _by_model(voyage: Voyaged) -> dict[str, Any]:
-    story = voyage.story
-    return {
-        "decisions": len(story.records),
-        "trainings": len(story.trials),
-        "promotions": story.count(Move.PROMOTE),
-        "rejections": story.count(Move.REJECT),
-        "rollbacks": story.count(Move.ROLL_BACK),
-        "windows": len(story.windows),
-        "violations": sum(window.violation for window in story.windows),
-        "incumbent_rung": sum(record.answer.rung == "incumbent" for record in story.records),
-        "refusals": sum(record.answer.rung == "refuse" for record in story.records),
-    }
 
 
 def finished(settings: Settings, identity: str) -> dict[str, Any] | None:
@@ -109,6 +35,13 @@ def finished(settings: Settings, identity: str) -> dict[str, Any] | None:
         summary: dict[str, Any] = json.loads(report.read_text())
         return summary
     return None
+
+
+def demo_end(settings: Settings) -> datetime | None:
+    """When the history of this workspace's finished demo ends; None when no demo made the workspace."""
+    marker = settings.home / MARKER
+    state = json.loads(marker.read_text()) if marker.exists() else {}
+    return parse_time(state["end"]) if state.get("complete") else None
 
 
 def make_room(settings: Settings, identity: str, *, fresh: bool) -> None:
@@ -181,57 +114,9 @@ def run_demo(
         demo.duration_s = time.monotonic() - started
         progress("report", 0.0)
         write_report(ws, demo)
-    (settings.home / MARKER).write_text(json.dumps({"identity": identity, "complete": True}))
+    done = {"identity": identity, "complete": True, "end": iso(ws.clock.now())}
+    (settings.home / MARKER).write_text(json.dumps(done))
     return demo.summary(), True
-
-
-def sail(
-    ws: Workspace, clock: SetClock, voyage: Voyage, rehearsal: Rehearsal, folder: Path, progress: Progress
-) -> Voyaged:
-    """One voyage: stage its data, learn, live through the days, check the service over HTTP, and score."""
-    from features.importer import stage
-
-    policy = ws.policy(voyage.model)
-    progress(f"reading {voyage.mapping}", 0.0)
-    staged = stage(load_mapping(folder / voyage.mapping), data_folder(voyage))
-    loop = Loop(ws, policy, staged, clock, tick=voyage.tick, progress=progress)
-    loop.learn(voyage.learn_until)
-    asks = _asks(voyage, staged.events, policy)
-    loop.run(voyage.live_until, asks)
-    progress("the service over HTTP", 0.0)
-    http = _over_http(ws, policy, loop.story.records, rehearsal.http_requests, clock.now())
-    rows, scores = _scores(ws, policy, loop.story.records, clock.now())
-    outcomes = int(rows.frame["decision_id"].nunique()) if len(rows.frame) else 0
-    return Voyaged(policy, loop.story, rows, scores, http, outcomes)
-
-
-def _asks(voyage: Voyage, events: dict[str, Any], policy: Policy) -> Asks:
-    if policy.kind == "forecast":
-        return series_asks(events["demand"], voyage.ask_every)
-    return shipment_asks(events["shipment"], voyage.per_day)
-
-
-def _over_http(ws: Workspace, policy: Policy, records: list[DecisionRecord], count: int, now: datetime) -> HttpCheck:
-    requests = [{"items": [_item(record)]} for record in records[-count:]]
-    with running_service(ws.settings, now) as address:
-        return compare(address, policy.model, policy.kind, ws.handler, requests)
-
-
-def _item(record: DecisionRecord) -> dict[str, Any]:
-    """The request item behind a record; the horizon stands beside the items, not in them."""
-    return {name: value for name, value in record.request.items() if name != "horizon" and value is not None}
-
-
-def _scores(
-    ws: Workspace, policy: Policy, records: list[DecisionRecord], now: datetime
-) -> tuple[LiveRows, dict[str, float]]:
-    from features.population import demand_labels
-
-    if policy.kind == "forecast":
-        rows = forecast_rows(records, demand_labels(ws.landing, known_by=now), policy, ws.declarations)
-        return rows, forecast_scores(rows, policy.training.quantiles)
-    rows = risk_rows(records, ws.landing.latest("outcome", known_by=now), policy, ws.declarations)
-    return rows, risk_scores(rows)
 
 
 def replay_sample(ws: Workspace, demo: Demo, count: int, progress: Progress) -> tuple[int, list[str]]:

@@ -13,7 +13,7 @@ import pandas as pd
 from contracts.decisions import Rung
 
 if TYPE_CHECKING:
-    from lifecycle.demo import Voyaged
+    from lifecycle.demo_results import Voyaged
     from lifecycle.loop import Story
 
 COLOURS = ("#1b6ca8", "#e07b39", "#3a9d5d", "#8e5ea2", "#c23b4e", "#7f8c8d", "#b5a33c", "#2c3e50")

@@ -12,7 +12,7 @@ from lifecycle import demo_plots
 from lifecycle.workspace import Workspace
 
 if TYPE_CHECKING:
-    from lifecycle.demo import Demo, Voyaged
+    from lifecycle.demo_results import Demo, Voyaged
 
 TEMPLATE = Path(__file__).parent / "templates" / "demo.html.j2"
 

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from queue import Empty
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from contracts.rehearsal import Rehearsal, Voyage
 from contracts.settings import Settings
 from contracts.times import SetClock
-
-if TYPE_CHECKING:
-    from lifecycle.demo import Voyaged
+from lifecycle.demo_results import Voyaged
+from lifecycle.progress import Progress
+from lifecycle.terminal import no_vendor_warnings
+from lifecycle.voyage import sail
+from lifecycle.workspace import Workspace
 
 _POLL_S = 0.2
 _told: Any = None
 
 
-def sail_all(
-    settings: Settings, rehearsal: Rehearsal, folder: Path, progress: Callable[[str, float], None]
-) -> list[Voyaged]:
+def sail_all(settings: Settings, rehearsal: Rehearsal, folder: Path, progress: Progress) -> list[Voyaged]:
     """Every voyage's end, in the rehearsal's order.
 
     Voyages share one workspace (ledger, MLflow, stores take several processes) but no event, view or model, so that
@@ -49,7 +48,7 @@ def sail_all(
         return [future.result() for future in futures]
 
 
-def _listen(told: Any, futures: list[Future[Voyaged]], progress: Callable[[str, float], None]) -> None:
+def _listen(told: Any, futures: list[Future[Voyaged]], progress: Progress) -> None:
     while not all(future.done() for future in futures):
         if any(future.done() and future.exception() for future in futures):
             for future in futures:
@@ -63,6 +62,7 @@ def _listen(told: Any, futures: list[Future[Voyaged]], progress: Callable[[str, 
 def _in_worker(told: Any) -> None:
     global _told
     _told = told
+    no_vendor_warnings()
     # One core a voyage: more threads than cores make every fit slower.
     os.environ.setdefault("SEATRIAL_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -72,12 +72,7 @@ def _beside(settings: Settings, voyage: Voyage, rehearsal: Rehearsal, folder: Pa
     return _one(settings, voyage, rehearsal, folder, lambda stage, share: _told.put((stage, share)))
 
 
-def _one(
-    settings: Settings, voyage: Voyage, rehearsal: Rehearsal, folder: Path, progress: Callable[[str, float], None]
-) -> Voyaged:
-    from lifecycle.demo import sail
-    from lifecycle.workspace import Workspace
-
+def _one(settings: Settings, voyage: Voyage, rehearsal: Rehearsal, folder: Path, progress: Progress) -> Voyaged:
     clock = SetClock(voyage.learn_until)
     with Workspace(settings, clock, durable=False).closing() as ws:
         return sail(

@@ -13,7 +13,8 @@ from contracts.monitoring import MonitorDecision, Response, WindowVerdict
 from contracts.policy import Policy
 from contracts.rollout import Action, Move, RolloutState, Stage
 from contracts.times import SetClock
-from lifecycle.pipeline import Progress, Trial, build_features, quiet, train_candidate
+from lifecycle.pipeline import Trial, build_features, train_candidate
+from lifecycle.progress import Progress, quiet
 from lifecycle.rollouts import advance, under_trial
 from lifecycle.workspace import Workspace
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,9 +15,9 @@ from contracts.errors import NotEnoughData
 from contracts.evaluation import TrainedModel
 from contracts.policy import Policy
 from contracts.rollout import Verdict
+from lifecycle.progress import Progress, quiet
 from lifecycle.workspace import Workspace
 
-Progress = Callable[[str, float], None]
 MIN_TRAINING_ROWS = 200
 
 
@@ -31,10 +30,6 @@ class Trial:
     trained: TrainedModel
     verdict: Verdict
     rows_kept: bool
-
-
-def quiet(_stage: str, _share: float) -> None:
-    """Progress that nobody watches."""
 
 
 def build_features(ws: Workspace, policy: Policy, until: datetime) -> dict[str, int]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from lifecycle.pipeline import Progress, quiet
+from lifecycle.progress import Progress, quiet
 
 
 @contextmanager
@@ -59,6 +62,19 @@ def _lines() -> Progress:
             sys.stderr.flush()
 
     return line
+
+
+def no_vendor_warnings() -> None:
+    """Keep vendors' deprecation warnings and MLflow's chatter off a user's terminal; our own are still shown."""
+    ours, show = Path(__file__).resolve().parents[1], warnings.showwarning
+
+    def only_ours(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+        if not issubclass(category, DeprecationWarning) or Path(filename).parent.parent == ours:
+            show(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = only_ours
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def emit(value: dict[str, Any], *, json_output: bool, title: str = "") -> None:

@@ -16,7 +16,7 @@ _BET_CAP = 0.5
 _ADAPTIVE_BET_CAP = 0.75
 _SPREADS = 3.0
 _BURN_IN = 5
-_GRID = 81
+_HALVINGS = 24
 _PRIOR_VARIANCE = 0.1
 _E_CAP = 700.0
 
@@ -138,16 +138,23 @@ def _scales(differences: Floats, limit: float) -> Floats:
 
 
 def _adaptive_confidence_sequence(differences: Floats, bound: float, alpha: float) -> tuple[float, float, float]:
-    """Mean of winsorised differences with the values that neither of two betting martingales has refuted so far."""
-    mean, scale = float(differences.mean()), _scales(differences, bound)
-    reach = min(bound, 10 * float(scale[-1]))
-    kept = []
-    for value in np.linspace(mean - reach, mean + reach, _GRID):
+    """Mean of winsorised differences with the ends of what neither of two betting martingales has refuted so far."""
+    mean, scale, needed = float(differences.mean()), _scales(differences, bound), math.log(2 / alpha)
+
+    def refuted(value: float) -> bool:
         gains = np.clip((differences - value) / scale, -1.0, 1.0)
-        wealth = max(float(_log_wealth(side, _ADAPTIVE_BET_CAP).max()) for side in (gains, -gains))
-        if wealth < math.log(2 / alpha):
-            kept.append(float(value))
-    return mean, min(kept, default=math.nan), max(kept, default=math.nan)
+        return max(float(_log_wealth(side, _ADAPTIVE_BET_CAP).max()) for side in (gains, -gains)) >= needed
+
+    def end(far: float) -> float:
+        near = mean
+        if not refuted(far):
+            return far
+        for _ in range(_HALVINGS):
+            middle = (near + far) / 2
+            near, far = (near, middle) if refuted(middle) else (middle, far)
+        return near
+
+    return mean, end(-bound), end(bound)
 
 
 def _log_wealth(gains: Floats, cap: float) -> Floats:

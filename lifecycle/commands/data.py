@@ -86,14 +86,16 @@ def materialize(
     from contracts.times import parse_time
     from features.build import build
     from features.materialize import materialize as bring_online
+    from lifecycle.posted import land_posted
     from lifecycle.terminal import emit, progress_bar
     from lifecycle.workspace import Workspace
 
     ws = Workspace()
     now = ws.clock.now()
     limit = min(parse_time(until, "--until"), now) if until else now
+    posted = land_posted(ws)
     with progress_bar(json_output=json_output) as progress:
         built = build(ws.declarations, ws.landing, ws.gold, until=limit, progress=progress)
         online = bring_online(ws.declarations, ws.gold, ws.online, limit, full=full)
     rows = {view: {"built": built.get(view, 0), "online": online.get(view, 0)} for view in ws.declarations.views}
-    emit({"until": limit.isoformat(), "rows": rows}, json_output=json_output)
+    emit({"until": limit.isoformat(), "posted_outcomes": posted, "rows": rows}, json_output=json_output)

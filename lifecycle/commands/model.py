@@ -23,6 +23,7 @@ def train(
     Ends with exit code 1 when the gate does not pass.
     """
     from lifecycle.pipeline import population, train_candidate
+    from lifecycle.posted import land_posted
     from lifecycle.rollouts import advance
     from lifecycle.terminal import emit, progress_bar
     from lifecycle.workspace import Workspace
@@ -34,6 +35,7 @@ def train(
         span = {"rows": len(rows), "from": rows["as_of"].min().isoformat(), "to": rows["as_of"].max().isoformat()}
         emit({"dry_run": True, "model": policy.model, **span}, json_output=json_output)
         return
+    land_posted(ws)
     chosen: dict[str, Any] | None = json.loads(params.read_text()) if params else None
     with ws.closing(), progress_bar(json_output=json_output) as progress:
         trial = train_candidate(ws, policy, now, progress, chosen)

@@ -67,6 +67,7 @@ def start(model: Model, json_output: Json = False, dry_run: DryRun = False) -> N
 def advance_once(model: Model, json_output: Json = False, dry_run: DryRun = False) -> None:
     """Look at the challenger's evidence and make the move that the policy allows, if any."""
     from contracts.rollout import Stage
+    from lifecycle.posted import land_posted
     from lifecycle.rollouts import advance
     from lifecycle.workspace import Workspace
 
@@ -77,6 +78,7 @@ def advance_once(model: Model, json_output: Json = False, dry_run: DryRun = Fals
     evidence = None
     if state.stage in (Stage.SHADOW, Stage.CANARY):
         ws.shadow.run_once()
+        land_posted(ws)
         monitor.update(ws.landing, now)
         evidence = monitor.evidence(state, now)
     action, after = advance(ws, policy, now, evidence=evidence, dry_run=dry_run)

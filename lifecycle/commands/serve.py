@@ -16,15 +16,25 @@ def serve(
     host: Annotated[str, typer.Option(help="Loopback unless you say otherwise; there is no access control yet.")] = (
         "127.0.0.1"
     ),
+    at: Annotated[str, typer.Option(help="Fix the service's clock at this time (ISO 8601): for rehearsals.")] = "",
 ) -> None:
-    """Serve this workspace through BentoML."""
+    """Serve this workspace through BentoML.
+
+    A demo's workspace holds history, to which today's clock would answer that everything is stale: there the clock
+    stands at the demo's end unless --at or SEATRIAL_CLOCK says otherwise.
+    """
+    from contracts.times import iso, parse_time
+    from lifecycle.demo import demo_end
     from lifecycle.http_check import service_command, service_environment
     from lifecycle.workspace import Workspace
 
-    ws = Workspace()
-    typer.echo(f"serving {ws.settings.home} on http://{host}:{port} (docs: /openapi.json)", err=True)
+    settings = Workspace().settings
+    named = at or settings.clock
+    now = parse_time(named, "--at") if named else demo_end(settings)
+    clock = f", its clock fixed at {iso(now)}" if now else ""
+    typer.echo(f"serving {settings.home} on http://{host}:{port}{clock} (API: /openapi.json)", err=True)
     command = service_command(port, host)
-    os.execvpe(command[0], command, service_environment(ws.settings))
+    os.execvpe(command[0], command, service_environment(settings, now))
 
 
 def shadow(

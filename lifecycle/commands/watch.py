@@ -25,6 +25,7 @@ def monitor(
     from contracts.errors import UsageError
     from contracts.monitoring import Health, Response
     from lifecycle.pipeline import train_candidate
+    from lifecycle.posted import land_posted
     from lifecycle.rollouts import advance
     from lifecycle.terminal import emit, progress_bar
     from lifecycle.workspace import Workspace
@@ -35,6 +36,7 @@ def monitor(
     if state.champion is None:
         raise UsageError(f"{policy.model} has no champion to watch; train one: seatrial train {policy.model}")
     watcher = ws.monitor(policy.model)
+    land_posted(ws)
     watcher.update(ws.landing, now)
     window, response = watcher.run(state, now, events=tuple(event or ()))
     result = {
