@@ -116,8 +116,9 @@ class Loop:
         from features.importer import land_slice
 
         for receipt in land_slice(self.staged, self.ws.landing, self._landed_until, until):
-            self.story.landed += receipt.landed
-            self.story.quarantined += receipt.quarantined
+            if not receipt.already:
+                self.story.landed += receipt.landed
+                self.story.quarantined += receipt.quarantined
         self._landed_until = until
 
     def _live(self, now: datetime, following: datetime, asks: Sequence[Ask]) -> None:

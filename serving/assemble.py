@@ -178,7 +178,10 @@ def _steps(history: ViewRead, as_of: datetime, rows: int) -> np.ndarray[Any, Any
 
 
 def history_failure(plan: Plan, views: Sequence[ViewRead], *, rule: bool) -> str:
-    """Why a forecast cannot be made from this history, "code: words", or an empty text.
+    """Why nothing can be answered from these features, "code: words", or an empty text.
+
+    A forecast needs its history; a risk needs at least one view that is within its ttl: an answer from none at all would
+    be the model's guess about nobody.
 
     Args:
         plan: the service's plan.
@@ -186,7 +189,12 @@ def history_failure(plan: Plan, views: Sequence[ViewRead], *, rule: bool) -> str
         rule: True for the incumbent rule, which may look one season past the ttl.
     """
     if not plan.history:
-        return ""
+        if not views or any(view.status == "present" for view in views):
+            return ""
+        known = any(view.status == "stale" for view in views)
+        return (
+            "stale: every feature view is older than its ttl" if known else "cold_start: no feature view knows this key"
+        )
     read = next(view for view in views if view.view == plan.history)
     if read.status == "missing":
         return f"cold_start: {plan.history} knows nothing of this key"

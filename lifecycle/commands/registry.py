@@ -103,6 +103,59 @@ def rollback(model: Model, reason: Reason, json_output: Json = False, dry_run: D
     emit(_state(ws.registrar.rollback(policy.model, policy, reason)), json_output=json_output)
 
 
+@rollout_app.command("approve")
+def approve(
+    model: Model,
+    approver: Annotated[str, typer.Option("--by", help="Who agrees; the policy may refuse the version's author.")],
+    version: Annotated[str, typer.Option(help="The version that was looked at; refused when another one challenges.")],
+    reason: Annotated[str, typer.Option(help="Why, in a sentence; it goes into the ledger.")] = "",
+    role: Annotated[str, typer.Option(help="The approver's role, held against the policy's gate.approvals.by.")] = "",
+    json_output: Json = False,
+) -> None:
+    """Record that a person agrees with the challenger's next move; `start` or `advance` then makes it."""
+    from lifecycle.terminal import emit
+    from lifecycle.workspace import Workspace
+
+    ws = Workspace()
+    policy = ws.policy(model)
+    state = ws.registrar.approve(policy.model, policy, approver=approver, reason=reason, role=role, version=version)
+    agreed = list(state.approvals.get(version, ()))
+    emit({"approvals": agreed, "state": _state(state)}, json_output=json_output)
+
+
+@rollout_app.command("hold")
+def hold(model: Model, reason: Reason, json_output: Json = False) -> None:
+    """Stop the challenger where it stands; it answers nothing until `resume`."""
+    from lifecycle.terminal import emit
+    from lifecycle.workspace import Workspace
+
+    ws = Workspace()
+    policy = ws.policy(model)
+    emit(_state(ws.registrar.hold(policy.model, policy, reason)), json_output=json_output)
+
+
+@rollout_app.command("resume")
+def resume(model: Model, reason: Reason, json_output: Json = False) -> None:
+    """Let a held challenger go on where it was held."""
+    from lifecycle.terminal import emit
+    from lifecycle.workspace import Workspace
+
+    ws = Workspace()
+    policy = ws.policy(model)
+    emit(_state(ws.registrar.resume(policy.model, policy, reason)), json_output=json_output)
+
+
+@rollout_app.command("reject")
+def reject(model: Model, reason: Reason, json_output: Json = False) -> None:
+    """Send the challenger away for good; the champion stays."""
+    from lifecycle.terminal import emit
+    from lifecycle.workspace import Workspace
+
+    ws = Workspace()
+    policy = ws.policy(model)
+    emit(_state(ws.registrar.reject(policy.model, policy, reason)), json_output=json_output)
+
+
 @ledger_app.command("log")
 def log(model: Model, json_output: Json = False) -> None:
     """Every row of one model's ledger, oldest first."""
