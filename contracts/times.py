@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Protocol
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 from contracts.errors import TimeInvalid
 
@@ -41,7 +41,14 @@ def write_duration(value: timedelta) -> str:
     return f"{int(seconds)}s" if seconds.is_integer() else f"{seconds!r}s"
 
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(write_duration, return_type=str)]
+# Editors would otherwise want ISO 8601 (P7D) where files say 7d.
+_DURATION_SCHEMA = {"type": "string", "pattern": _DURATION.pattern, "description": "like 36h or 7d"}
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration),
+    PlainSerializer(write_duration, return_type=str),
+    WithJsonSchema(_DURATION_SCHEMA),
+]
 
 
 def utc(value: datetime, what: str = "time") -> datetime:

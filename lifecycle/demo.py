@@ -16,6 +16,7 @@ from contracts.mapping import load_mapping
 from contracts.rehearsal import load_rehearsal
 from contracts.settings import Settings
 from contracts.times import SetClock, iso, parse_time
+from lifecycle.demo_data import data_folder
 from lifecycle.demo_results import Demo
 from lifecycle.fleet import sail_all
 from lifecycle.progress import Progress, quiet
@@ -65,7 +66,7 @@ def make_room(settings: Settings, identity: str, *, fresh: bool) -> None:
 
 
 def identity_of(ws: Workspace, rehearsal_file: Path) -> str:
-    """Hash of everything that decides what a demo does: rehearsal, mappings, declarations, policies, code."""
+    """Hash of what decides how a demo goes: rehearsal, mappings, declarations, policies, code, and the data's files."""
     rehearsal = load_rehearsal(rehearsal_file)
     mappings = [load_mapping(rehearsal_file.parent / voyage.mapping) for voyage in rehearsal.voyages]
     return content_hash(
@@ -75,8 +76,15 @@ def identity_of(ws: Workspace, rehearsal_file: Path) -> str:
             "declarations": ws.declarations.model_dump(mode="json"),
             "policies": {model: policy.hash for model, policy in ws.policies.items()},
             "code": ws.revision,
+            "data": [_files(data_folder(voyage)) for voyage in rehearsal.voyages],
         }
     )
+
+
+def _files(folder: Path) -> list[list[str | int]]:
+    """Names and sizes of the data files: another edition of the data is another demo."""
+    paths = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
+    return [[path.name, path.stat().st_size] for path in paths]
 
 
 def run_demo(

@@ -119,4 +119,4 @@ def drift_over_time(story: Story) -> dict[str, str]:
         other.bar(days, moved, width=3, color=COLOURS[5], alpha=0.35)
         other.set_ylabel("features that moved")
 
-    return _picture("Drift over time (red: a window in violation)", draw)
+    return _picture("Drift over time (red: a window with less skill against the rule than the gate promised)", draw)

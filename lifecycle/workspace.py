@@ -177,7 +177,7 @@ class Workspace:
         try:
             yield self
         finally:
-            for part in ("handler", "shadow", "ledger"):
+            for part in ("handler", "shadow", "online", "ledger"):
                 made = self.__dict__.get(part)
                 close = getattr(made, "close", None)
                 if close:

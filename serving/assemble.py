@@ -180,8 +180,8 @@ def _steps(history: ViewRead, as_of: datetime, rows: int) -> np.ndarray[Any, Any
 def history_failure(plan: Plan, views: Sequence[ViewRead], *, rule: bool) -> str:
     """Why nothing can be answered from these features, "code: words", or an empty text.
 
-    A forecast needs its history; a risk needs at least one view that is within its ttl: an answer from none at all would
-    be the model's guess about nobody.
+    A forecast needs its history; a risk needs at least one view that is within its ttl: an answer from none at all
+    would be the model's guess about nobody.
 
     Args:
         plan: the service's plan.

@@ -117,7 +117,13 @@ def test_scms_deliveries_of_2013_are_left_to_the_rule(tmp_path: Path, shared_dat
 def test_a_model_that_was_never_trained_is_a_clear_error(tmp_path: Path) -> None:
     """Before the first training nothing is in service, and asking names the model."""
     ws = workspace(tmp_path, "scms", "2013-01-01")
-    item = {"shipment_id": "1", "carrier": "a", "origin": "b", "destination": "c", "promised_at": "2013-03-01T00:00:00Z"}
+    item = {
+        "shipment_id": "1",
+        "carrier": "a",
+        "origin": "b",
+        "destination": "c",
+        "promised_at": "2013-03-01T00:00:00Z",
+    }
     with ws.closing(), pytest.raises(UnknownName, match="unknown model 'late_delivery'"):
         ws.handler.score("late_delivery", {"items": [item]})
 
@@ -164,7 +170,7 @@ def error_against_actuals(records: list[Any], file: Path, now: datetime) -> floa
 
 
 def test_every_source_row_is_landed_or_quarantined(tmp_path: Path, shared_data: Find) -> None:
-    """USAID: 38,842 reports in as positions and as demand; two positions are refused, with reason and what stood there."""
+    """USAID: 38,842 reports in as positions and as demand; two positions are refused, with the reason."""
     ws = workspace(tmp_path, "scms", "2020-06-01")
     file = shared_data("usaid_contraceptive_lmis/contraceptive_logistics_data.csv")
     receipts = ingest(load_mapping(EXAMPLES / "usaid" / "stock.yaml"), file, ws.landing)
@@ -174,4 +180,7 @@ def test_every_source_row_is_landed_or_quarantined(tmp_path: Path, shared_data: 
         assert sum(one.landed for one in mine) == len(ws.landing.read(kind)) == 38842 - refused
         assert sum(one.quarantined for one in mine) == len(ws.landing.quarantined(kind)) == refused
     reasons = ws.landing.quarantined("inventory_position")["reason"]
-    assert sorted(reasons) == ["stockout_days: wanted at most 31, got 300.0", "stockout_days: wanted at most 31, got 50.0"]
+    assert sorted(reasons) == [
+        "stockout_days: wanted at most 31, got 300.0",
+        "stockout_days: wanted at most 31, got 50.0",
+    ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 from contracts.monitoring import Response
 from contracts.rollout import Move, RowKind
 from features.importer import land_slice
+from lifecycle.pipeline import population
 from lifecycle.workspace import Workspace
 from registry.ledger import verify
 from serving.wiring import replay_in
@@ -31,6 +33,14 @@ def test_every_series_is_decided_every_day(sailed: Any) -> None:
     assert {len(record.answer.steps) for record in records} == {7}
     assert not [record for record in records if record.answer.rung.value == "refuse"]
     assert all(record.views[0].event_time <= record.as_of for record in records)
+
+
+def test_training_sees_every_weekday_as_decisions_do(sailed: Any, workspace: Workspace) -> None:
+    """Cutoffs fall on all seven weekdays: on one alone, the step would stand for the weekday."""
+    rows = population(workspace, sailed.policy, workspace.clock.now())
+    assert set(rows["as_of"].dt.weekday) == set(range(7))
+    first_steps = rows[rows["step"] == 1]
+    assert first_steps["target_date"].nunique() == first_steps["as_of"].nunique() >= 14
 
 
 def test_windows_are_judged_on_matured_decisions(sailed: Any) -> None:
@@ -80,7 +90,7 @@ def test_landing_again_lands_nothing(sailed: Any, workspace: Workspace) -> None:
     before = len(workspace.landing.read("demand"))
     edges = [None, *(first + timedelta(days=day) for day in range((last - first).days + 1))]
     receipts = []
-    for after, until in zip(edges, edges[1:], strict=False):
+    for after, until in pairwise(edges):
         receipts += land_slice(sailed.staged, workspace.landing, after, until)
     assert len(receipts) == len(edges) - 1
     assert all(receipt.already for receipt in receipts)
