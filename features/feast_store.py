@@ -25,7 +25,24 @@ if TYPE_CHECKING:
     from feast import FeatureStore
 
 _ROW = "__row"
+_METRICS_FOLDERS = ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR")
 _OPEN_DOOR = "INTRA_COMMUNICATION_BASE64"
+
+
+def _import_feast() -> None:
+    """Import Feast without what importing it does to Prometheus.
+
+    Feast points prometheus_client of the whole process, and of every child, at a folder shared between processes; our
+    counters would then add up over handlers. The client is imported first, and the environment put back.
+    """
+    import prometheus_client  # noqa: F401
+
+    before = {name: os.environ.get(name) for name in _METRICS_FOLDERS}
+    import feast  # noqa: F401
+
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
 
 
 def feast_objects(declarations: Declarations, gold: Path) -> list[Any]:
@@ -39,6 +56,7 @@ def feast_objects(declarations: Declarations, gold: Path) -> list[Any]:
         An Entity a join key, a FeatureView a view (on a FileSource with event_time, and known_at as created
         timestamp), a FeatureService a service with its hash as a tag.
     """
+    _import_feast()
     from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
     from feast.types import Float64, String
 
@@ -103,12 +121,14 @@ class FeatureRepo:
         if os.environ.get(_OPEN_DOOR):
             hint = "unset it: who knows it passes Feast's authentication"
             raise ConfigInvalid("environment", _OPEN_DOOR, "nothing", "a value", hint=hint)
+        _import_feast()
         from feast import FeatureStore, RepoConfig
 
         return FeatureStore(config=RepoConfig(**_repo_config(self._settings, self.declarations.project)))
 
     def apply(self) -> None:
         """Make Feast's registry say what the declarations say; views no longer declared go. Idempotent."""
+        _import_feast()
         from feast import Entity, FeatureService, FeatureView
 
         (self._settings.home / "feast").mkdir(parents=True, exist_ok=True)

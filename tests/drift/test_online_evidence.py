@@ -29,13 +29,15 @@ def test_in_shadow_the_challengers_scores_count(risk_policy: Policy, risk_record
     said = np.array([r.answer.probability for r in records])
     scores = shadow_of(records[:280], "v2", said[:280]) + shadow_of(records[280:290], "v2", 0, "model_failed: x")
     scores += shadow_of(records[290:], "v2", 0, "cold_start: lane_rates knows nothing of this key")
-    pairs = pd.DataFrame({"challenger": [0.1, 0.2], "champion": [0.3, 0.4]})
+    days = pd.to_datetime(["2026-03-01T10:00Z", "2026-03-02T10:00Z"], utc=True)
+    pairs = pd.DataFrame({"as_of": days, "challenger": [0.1, 0.2], "champion": [0.3, 0.4]})
     found = online_evidence(records, scores, pairs, SHADOW, risk_policy, NOW)
     assert found is not None
     assert (found.decisions, found.errors, found.fallbacks, found.days) == (300, 10, 0, 14.0)
     assert found.p99_ms is None
     assert found.prediction_psi == 0.0
     assert (found.pairs_challenger, found.pairs_champion) == ((0.1, 0.2), (0.3, 0.4))
+    assert found.pair_blocks == ("2026-03-01", "2026-03-02")
     later = replace(SHADOW, since=START + timedelta(days=7))
     half = online_evidence(records, scores, NONE, later, risk_policy, NOW)
     assert half is not None

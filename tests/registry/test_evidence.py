@@ -166,3 +166,30 @@ def test_pairs_that_share_a_shock_are_averaged_by_day_to_keep_the_error_rate() -
         naive += singles.outcome is Outcome.FAIL
         wrong += averaged.outcome is Outcome.FAIL
     assert wrong <= 100 * ALPHA < naive
+
+
+def test_adaptive_looks_at_equal_models_seldom_err() -> None:
+    """Day means of equal models, looked at each day for 40 days: wrong verdicts stay within alpha."""
+    rng = np.random.default_rng(11)
+    wrong = 0
+    for _ in range(100):
+        shock = rng.normal(0.15, 0.03, 40)
+        first, second = (shock + rng.normal(0, 0.005, 40) for _ in range(2))
+        looks = [
+            sequential_test(first[:n], second[:n], bound=1.0, alpha=0.05, margin=0.0, adaptive=True).outcome
+            for n in range(10, 41, 2)
+        ]
+        wrong += any(outcome is not Outcome.INCONCLUSIVE for outcome in looks)
+    assert wrong <= 12  # two verdicts at 5% each; 10 expected at most, far fewer seen
+
+
+def test_adaptive_verdicts_come_within_weeks() -> None:
+    """A challenger worse by a tenth fails, and an equal one passes a margin of a tenth, within 40 day means."""
+    rng = np.random.default_rng(12)
+    champion = rng.normal(0.15, 0.03, 40)
+    equal = champion + rng.normal(0, 0.005, 40)
+    arguments = {"bound": 1.0, "alpha": 0.05, "adaptive": True}
+    assert sequential_test(equal * 1.1, champion, margin=0.0, **arguments).outcome is Outcome.FAIL
+    found = sequential_test(equal, champion, margin=0.1, **arguments)
+    assert found.outcome is Outcome.PASS
+    assert found.lower < found.mean_difference < found.upper

@@ -1,0 +1,3 @@
+"""What holds for every test."""
+
+import prometheus_client  # noqa: F401  before Feast, which would make its counters shared by all handlers of a process
