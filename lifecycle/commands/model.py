@@ -78,32 +78,13 @@ def tune(
 
 
 def backtest(model: Model, json_output: Json = False) -> None:
-    """Backtest against the incumbent, the champion and statistical rivals; registers nothing."""
-    import tempfile
-
-    from lifecycle.pipeline import champion_of, training_set
+    """Backtest against the incumbent, the champion and, for a forecast, statistical methods; registers nothing."""
+    from lifecycle.backtests import backtest_table
     from lifecycle.terminal import emit, progress_bar
     from lifecycle.workspace import Workspace
-    from models.training import train as fit
 
     ws = Workspace()
     policy, now = ws.policy(model), ws.clock.now()
-    with progress_bar(json_output=json_output) as progress, tempfile.TemporaryDirectory() as folder:
-        rows = training_set(ws, policy, now, progress)
-        champion, until = champion_of(ws, policy)
-        trained = fit(
-            policy,
-            rows,
-            ws.declarations,
-            now=now,
-            out=Path(folder) / "model",
-            champion=champion,
-            champion_trained_until=until,
-            progress=progress,
-        )
-        metrics = trained.evaluation.metrics
-    overall = metrics[(metrics["segment"] == "") & (metrics["slice"] == "")]
-    table: dict[str, dict[str, float]] = {}
-    for who, metric, value in overall[["who", "metric", "value"]].itertuples(index=False):
-        table.setdefault(str(who), {})[str(metric)] = float(value)
-    emit({"model": policy.model, "rows": len(trained.evaluation.losses), "by": table}, json_output=json_output)
+    with progress_bar(json_output=json_output) as progress:
+        scored, table = backtest_table(ws, policy, now, progress)
+    emit({"model": policy.model, "rows": scored, "by": table}, json_output=json_output)
