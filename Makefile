@@ -47,7 +47,8 @@ lock: setup ## resolve requirements.lock again
 	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	  --extra demo --extra dev pyproject.toml -o requirements.lock
 
-bench: setup ## the benchmarks, tables into docs/benchmarks.md
+bench: setup ## the benchmarks (after a demo), tables into docs/
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.verdicts
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.lifecycle
 
 serve: setup ## the BentoML service on 127.0.0.1:3000 over the workspace in .seatrial

@@ -104,7 +104,6 @@ def train_candidate(
     """
     from drift.profile import write_profile
     from models.load import load_model
-    from models.mlflow_run import log_training
     from models.training import train
     from registry.gate import gate
 
@@ -136,16 +135,7 @@ def train_candidate(
             importance=tuple(load_model(trained.folder).importance()),
         )
         progress("MLflow", 0.92)
-        with ws.alone("mlflow"):  # two processes must not make the schema at once
-            run_id = log_training(
-                ws.settings.tracking,
-                policy,
-                trained,
-                features_hash=ws.features_hash(policy),
-                policy_hash=policy.hash,
-                code_revision=ws.revision,
-                artifact_root=ws.settings.home / "mlartifacts",
-            )
+        run_id = _logged(ws, policy, trained)
         progress("register", 0.97)
         version = ws.registrar.register(
             trained, policy, run_id=run_id, features_hash=ws.features_hash(policy), code_revision=ws.revision
@@ -154,6 +144,21 @@ def train_candidate(
     ws.registrar.record_gate(policy, version, verdict)
     progress("gated", 1.0)
     return Trial(version, run_id, trained, verdict, kept)
+
+
+def _logged(ws: Workspace, policy: Policy, trained: TrainedModel) -> str:
+    from models.mlflow_run import log_training
+
+    with ws.alone("mlflow"):  # two processes must not make the schema at once
+        return log_training(
+            ws.settings.tracking,
+            policy,
+            trained,
+            features_hash=ws.features_hash(policy),
+            policy_hash=policy.hash,
+            code_revision=ws.revision,
+            artifact_root=ws.settings.home / "mlartifacts",
+        )
 
 
 def _out_of_sample(folder: Path, rows: pd.DataFrame) -> np.ndarray:

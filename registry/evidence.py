@@ -81,12 +81,7 @@ def sequential_test(
     Source: Waudby-Smith and Ramdas (2024), "Estimating means of bounded random variables by betting", JRSS-B 86:
         section 4 (betting martingales, predictable plug-in bets), theorem 2 (the confidence sequence).
     """
-    first, second = np.asarray(challenger, dtype=np.float64), np.asarray(champion, dtype=np.float64)
-    if first.shape != second.shape or not bound > 0:
-        raise ValueError("as many challenger losses as champion losses, and a positive bound")
-    usable = np.isfinite(second)
-    first, second = first[usable], np.clip(second[usable], 0.0, bound)
-    first = np.clip(np.where(np.isfinite(first), first, bound), 0.0, bound)
+    first, second = _usable(challenger, champion, bound)
     if not len(first):
         return SequentialResult(Outcome.INCONCLUSIVE, 0, math.nan, math.nan, math.nan, 1.0, 1.0)
     excess = first - (1 + margin) * second
@@ -105,6 +100,16 @@ def sequential_test(
     mean, lower, upper = sequence(first - second, bound, alpha)
     e_better, e_worse = (math.exp(min(float(x), _E_CAP)) for x in (better[-1], max(0.0, float(worse.max()))))
     return SequentialResult(outcome, len(first), mean, lower, upper, e_better, e_worse)
+
+
+def _usable(challenger: Sequence[float], champion: Sequence[float], bound: float) -> tuple[Floats, Floats]:
+    """Both losses winsorised, without pairs whose champion loss is unknown."""
+    first, second = np.asarray(challenger, dtype=np.float64), np.asarray(champion, dtype=np.float64)
+    if first.shape != second.shape or not bound > 0:
+        raise ValueError("as many challenger losses as champion losses, and a positive bound")
+    usable = np.isfinite(second)
+    first, second = first[usable], np.clip(second[usable], 0.0, bound)
+    return np.clip(np.where(np.isfinite(first), first, bound), 0.0, bound), second
 
 
 def block_means(
