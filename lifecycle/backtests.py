@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from contracts.policy import Policy
-from lifecycle.pipeline import champion_of, training_set
+from lifecycle.pipeline import beside_champion, training_set
 from lifecycle.progress import Progress
 from lifecycle.workspace import Workspace
 
@@ -22,21 +22,9 @@ def backtest_table(
     Raises:
         NotEnoughData: too few rows with a known label.
     """
-    from models.training import train
-
     rows = training_set(ws, policy, now, progress)
-    champion, until = champion_of(ws, policy)
     with tempfile.TemporaryDirectory(prefix="seatrial-backtest-") as folder:
-        evaluation = train(
-            policy,
-            rows,
-            ws.declarations,
-            now=now,
-            out=Path(folder) / "model",
-            champion=champion,
-            champion_trained_until=until,
-            progress=progress,
-        ).evaluation
+        evaluation = beside_champion(ws, policy, rows, now, Path(folder) / "model", progress).evaluation
     found = evaluation.metrics[(evaluation.metrics["segment"] == "") & (evaluation.metrics["slice"] == "")]
     if policy.kind == "forecast":
         progress("statistical rivals", 0.9)

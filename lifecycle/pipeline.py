@@ -104,26 +104,14 @@ def train_candidate(
     """
     from drift.profile import write_profile
     from models.load import load_model
-    from models.training import train
     from registry.gate import gate
 
     asked = population(ws, policy, now)
     progress("point-in-time join", 0.0)
     rows = ws.feast.training_set(policy.features, asked)
     kept = rows["row_id"].tolist() == asked["row_id"].tolist()
-    champion, champion_until = champion_of(ws, policy)
     with tempfile.TemporaryDirectory(prefix="seatrial-train-") as folder:
-        trained = train(
-            policy,
-            rows,
-            ws.declarations,
-            now=now,
-            out=Path(folder) / "model",
-            champion=champion,
-            champion_trained_until=champion_until,
-            progress=progress,
-            params=params,
-        )
+        trained = beside_champion(ws, policy, rows, now, Path(folder) / "model", progress, params)
         progress("profile", 0.9)
         write_profile(
             trained.folder,
@@ -140,10 +128,36 @@ def train_candidate(
         version = ws.registrar.register(
             trained, policy, run_id=run_id, features_hash=ws.features_hash(policy), code_revision=ws.revision
         )
-    verdict = gate(trained.evaluation, policy, has_champion=champion is not None)
+    verdict = gate(trained.evaluation, policy, has_champion=ws.registrar.state(policy.model).champion is not None)
     ws.registrar.record_gate(policy, version, verdict)
     progress("gated", 1.0)
     return Trial(version, run_id, trained, verdict, kept)
+
+
+def beside_champion(
+    ws: Workspace,
+    policy: Policy,
+    rows: pd.DataFrame,
+    now: datetime,
+    out: Path,
+    progress: Progress,
+    params: dict[str, Any] | None = None,
+) -> TrainedModel:
+    """Train, and backtest beside the present champion; files go into the folder `out`, nothing is registered."""
+    from models.training import train
+
+    champion, until = champion_of(ws, policy)
+    return train(
+        policy,
+        rows,
+        ws.declarations,
+        now=now,
+        out=out,
+        champion=champion,
+        champion_trained_until=until,
+        progress=progress,
+        params=params,
+    )
 
 
 def _logged(ws: Workspace, policy: Policy, trained: TrainedModel) -> str:
