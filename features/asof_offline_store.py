@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,101 +18,52 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import FeastConfigBaseModel
 from feast.type_map import feast_value_type_to_pa
 from feast.utils import _get_requested_feature_views_to_features_dict
+from pydantic import field_validator
 
-from contracts.errors import InputInvalid, RowGuarantee, UnknownName
+from contracts.errors import InputInvalid
 from contracts.times import utc
 from features.asof import NEVER, microseconds
-from features.parquet_source import Kept, ParquetSources, newest_first, taken
+from features.asof_catalog import BYTES_A_ROW, IndexCatalog, SourceKey
+from features.asof_retrieval import AskedRows, AsofRetrievalJob, Join, Source, TableJob, ViewPlan
+from features.parquet_source import InMemory, ParquetSources, newest_first, rows_and_width, source_files
 
-ENTITY_TIME = "event_timestamp"
+WORTH_INDEXING = 200_000
+MOST_AT_ONCE = 262_144
+_UNITS = {"KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
 _sources = ParquetSources()
-_log = logging.getLogger(__name__)
 
 
 class AsofOfflineStoreConfig(FeastConfigBaseModel):
-    """`offline_store:` of feature_store.yaml."""
+    """`offline_store:` of feature_store.yaml.
+
+    `index_path`: folder for indexes; without one none is kept on disk. `index`: auto (use what is there, build for
+    sources of 200,000 rows or more), always or never. `memory_limit`: like 2GB; what a join may hold at once beyond
+    the caller's own rows: larger sources and results lie on disk. `engine`: local, or dask, ray, spark through Fugue.
+    """
 
     type: Literal["features.asof_offline_store.AsofOfflineStore"] = "features.asof_offline_store.AsofOfflineStore"
+    index_path: str | None = None
+    index: Literal["auto", "always", "never"] = "auto"
+    memory_limit: str = "4GB"
+    engine: Literal["local", "dask", "ray", "spark"] = "local"
+
+    @field_validator("memory_limit")
+    @classmethod
+    def _is_size(cls, text: str) -> str:
+        memory_bytes(text)
+        return text
 
 
-@dataclass(frozen=True)
-class _ViewPlan:
-    """What one view contributes: where its rows are, how they are joined, and the columns that come out."""
+def memory_bytes(text: str) -> int:
+    """A size like 512MB or 2GB in bytes.
 
-    name: str
-    path: Path
-    keys: Mapping[str, str]
-    event: str
-    known: str | None
-    ttl: timedelta | None
-    outputs: Mapping[str, str]
-    types: Mapping[str, pa.DataType]
-
-
-class AsofRetrievalJob(RetrievalJob):
-    """A retrieval that is done when its result is asked for."""
-
-    def __init__(
-        self,
-        work: Callable[[], pa.Table],
-        *,
-        full_feature_names: bool = False,
-        on_demand: Sequence[OnDemandFeatureView] = (),
-        metadata: RetrievalMetadata | None = None,
-        rows: pd.DataFrame | None = None,
-    ) -> None:
-        """Args:
-        work: makes the result.
-        full_feature_names: whether features carry their view's name.
-        on_demand: Feast's on-demand views to compute on the result.
-        metadata: what was asked.
-        rows: the caller's rows, which `to_df` gives back as they are, with the features beside them.
-        """
-        self._work = work
-        self._full_feature_names = full_feature_names
-        self._on_demand = list(on_demand)
-        self._metadata = metadata
-        self._rows = rows
-
-    @property
-    def full_feature_names(self) -> bool:
-        """Whether features carry their view's name."""
-        return self._full_feature_names
-
-    @property
-    def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
-        """Feast's on-demand views to compute on the result."""
-        return self._on_demand
-
-    @property
-    def metadata(self) -> RetrievalMetadata | None:
-        """What was asked."""
-        return self._metadata
-
-    def to_df(self, validation_reference: Any = None, timeout: int | None = None) -> pd.DataFrame:
-        """The result as a frame: the caller's rows with their own types, order and index, and the features."""
-        table = self.to_arrow(validation_reference=validation_reference, timeout=timeout)
-        if self._rows is None:
-            frame: pd.DataFrame = table.to_pandas()
-            return frame
-        mine = [name for name in self._rows.columns if name in table.column_names]
-        added: pd.DataFrame = table.drop_columns(mine).to_pandas()
-        return pd.concat([self._rows, added.set_axis(self._rows.index, axis=0)], axis=1)
-
-    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
-        return self._work()
-
-    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        frame: pd.DataFrame = self._work().to_pandas()
-        return frame
-
-    def persist(self, storage: Any, allow_overwrite: bool = False, timeout: int | None = None) -> None:
-        """Not offered.
-
-        Raises:
-            InputInvalid: always; write the frame with `to_df().to_parquet(...)`.
-        """
-        raise InputInvalid("persist", "a result taken with to_df() or to_arrow()", "a saved dataset")
+    Raises:
+        ValueError: it is not such a text.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(KB|MB|GB|TB)\s*", text.upper())
+    if not found or float(found[1]) == 0:
+        raise ValueError(f"a size like 512MB or 2GB, not {text!r}")
+    return int(float(found[1]) * _UNITS[found[2]])
 
 
 class AsofOfflineStore(OfflineStore):
@@ -140,35 +91,31 @@ class AsofOfflineStore(OfflineStore):
 
         Args:
             entity_df: join keys and `event_timestamp` (or one single time column) with a zone; other columns come back.
+                A text is the path of a Parquet file or folder with such rows, read in pieces.
             full_feature_names: name columns view__feature.
             filter_by_created_timestamp: ignored: what was not known at a row's moment is never used.
 
         Raises:
-            InputInvalid: no frame was given, a join key is missing, or a column would have a feature's name.
+            InputInvalid: no rows were given, a join key is missing, or a column would have a feature's name.
             TimeInvalid: a time without a zone, or missing.
             RowGuarantee: rows out are not rows in (never seen; checked all the same).
         """
-        if not isinstance(entity_df, pd.DataFrame):
-            raise InputInvalid("get_historical_features", "a DataFrame of rows", type(entity_df).__name__)
-        rows = entity_df
-        moment = _moment_column(rows)
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
         wanted, _ = _get_requested_feature_views_to_features_dict(feature_refs, feature_views, on_demand)
         plans = [_plan(config, view, names, full_feature_names) for view, names in wanted.items()]
-        _check_names(rows, plans)
-        stamps = pd.DatetimeIndex(rows[moment]) if len(rows) else None
+        asked = _asked(config, entity_df)
+        join = _join(config.offline_store, asked, plans)
+        join.check()
+        first, last = asked.range()
         metadata = RetrievalMetadata(
             features=feature_refs,
-            keys=[str(name) for name in rows.columns if name != moment],
-            min_event_timestamp=None if stamps is None else stamps.min().to_pydatetime(),
-            max_event_timestamp=None if stamps is None else stamps.max().to_pydatetime(),
+            keys=[name for name in asked.columns if name != asked.moment],
+            min_event_timestamp=first,
+            max_event_timestamp=last,
         )
+        repo = Path(config.repo_path) if config.repo_path else None
         return AsofRetrievalJob(
-            lambda: _joined(rows, moment, plans),
-            full_feature_names=full_feature_names,
-            on_demand=on_demand,
-            metadata=metadata,
-            rows=rows,
+            join, full_feature_names=full_feature_names, on_demand=on_demand, metadata=metadata, repo=repo
         )
 
     @staticmethod
@@ -195,7 +142,7 @@ class AsofOfflineStore(OfflineStore):
             firsts = ordered.select(join_key_columns).to_pandas().duplicated().to_numpy()
             return ordered.filter(pa.array(~firsts))
 
-        return AsofRetrievalJob(work)
+        return TableJob(work)
 
     @staticmethod
     def pull_all_from_table_or_query(
@@ -211,16 +158,43 @@ class AsofOfflineStore(OfflineStore):
         """All rows that became usable (happened and known) from start to end, both ends included."""
         columns = [*join_key_columns, *feature_name_columns]
         times = (timestamp_field, created_timestamp_column or None)
-        return AsofRetrievalJob(lambda: _usable(_path(config, data_source), columns, times, (start_date, end_date)))
+        return TableJob(lambda: _usable(_path(config, data_source), columns, times, (start_date, end_date)))
 
 
-def _moment_column(rows: pd.DataFrame) -> str:
-    if ENTITY_TIME in rows.columns:
-        return ENTITY_TIME
-    times = [str(name) for name in rows.columns if pd.api.types.is_datetime64_any_dtype(rows[name])]
-    if len(times) != 1:
-        raise InputInvalid("get_historical_features", f"a column {ENTITY_TIME!r}", f"time columns {times or 'none'}")
-    return times[0]
+def build_indexes(config: Any, feature_views: Sequence[Any]) -> dict[str, int]:
+    """Build or extend the index of every view's source.
+
+    Args:
+        config: Feast's RepoConfig, with `offline_store.index_path`.
+        feature_views: Feast's views.
+
+    Returns:
+        bytes on disk by view; 0 for a view without rows.
+
+    Raises:
+        InputInvalid: no `index_path` is set, or a source cannot be indexed.
+    """
+    store = config.offline_store
+    if not store.index_path:
+        raise InputInvalid("offline store", "index_path, a folder for indexes", "none")
+    catalog = IndexCatalog(Path(store.index_path), memory_bytes(store.memory_limit))
+    sizes = {}
+    for view in feature_views:
+        plan = _plan(config, view, [field.name for field in view.features], False)
+        source = _key(plan)
+        sizes[plan.name] = catalog.size(source) if catalog.build(source) else 0
+    return sizes
+
+
+def _asked(config: Any, rows: pd.DataFrame | str | None) -> AskedRows:
+    if isinstance(rows, pd.DataFrame):
+        return AskedRows(rows, None)
+    if isinstance(rows, str):
+        path = Path(config.repo_path or ".") / rows
+        if path.exists():
+            return AskedRows(None, path)
+    got = f"{rows!r}" if isinstance(rows, str) else type(rows).__name__
+    raise InputInvalid("get_historical_features", "a DataFrame of rows, or the path of a Parquet file of them", got)
 
 
 def _path(config: Any, source: Any) -> Path:
@@ -229,14 +203,14 @@ def _path(config: Any, source: Any) -> Path:
     return Path(FileSource.get_uri_for_file_path(config.repo_path, source.path))
 
 
-def _plan(config: Any, view: Any, features: list[str], full_names: bool) -> _ViewPlan:
+def _plan(config: Any, view: Any, features: list[str], full_names: bool) -> ViewPlan:
     source = view.batch_source
     shown = view.projection.name_alias or view.name
     columns = {field.name: feast_value_type_to_pa(field.dtype.to_value_type()) for field in view.features}
     stored = {new: old for old, new in (source.field_mapping or {}).items()}
     alias = view.projection.join_key_map
     joins = [column.name for column in view.entity_columns]
-    return _ViewPlan(
+    return ViewPlan(
         name=shown,
         path=_path(config, source),
         keys={stored.get(name, name): alias.get(name, name) for name in joins},
@@ -248,40 +222,44 @@ def _plan(config: Any, view: Any, features: list[str], full_names: bool) -> _Vie
     )
 
 
-def _check_names(rows: pd.DataFrame, plans: list[_ViewPlan]) -> None:
-    for plan in plans:
-        for key in plan.keys.values():
-            if key not in rows.columns:
-                raise UnknownName(f"join key of view {plan.name}", key, [str(name) for name in rows.columns])
-        for output in plan.outputs:
-            if output in rows.columns:
-                raise InputInvalid("rows", "no column with a feature's name", f"{output!r}", hint="rename it")
+def _key(plan: ViewPlan) -> SourceKey:
+    return SourceKey(plan.path, tuple(plan.keys), plan.event, plan.known)
 
 
-def _joined(rows: pd.DataFrame, moment: str, plans: list[_ViewPlan]) -> pa.Table:
-    table = pa.Table.from_pandas(rows, preserve_index=False)
-    as_of = rows[moment]
-    for plan in plans:
-        asked = rows[list(plan.keys.values())].set_axis(list(plan.keys), axis=1)
-        source = _sources.read(plan.path, _columns([*plan.keys, *plan.outputs.values()], plan.event, plan.known))
-        places = _places(source, plan, asked, as_of)
-        for output, stored in plan.outputs.items():
-            column = pa.nulls(len(rows), plan.types[stored]) if source is None else taken(source.table[stored], places)
-            table = table.append_column(output, column)
-    if table.num_rows != len(rows):
-        raise RowGuarantee("get_historical_features", len(rows), table.num_rows)
-    return table
+def _opener(store: AsofOfflineStoreConfig) -> Callable[[ViewPlan], Source | None]:
+    """How a view's source is opened: through its index, or read whole into memory where no index is worth building."""
+    limit = memory_bytes(store.memory_limit)
+    folder = None if store.index == "never" or not store.index_path else Path(store.index_path)
+    borrowed: list[tempfile.TemporaryDirectory[str]] = []
+
+    def opened(plan: ViewPlan) -> Source | None:
+        files = source_files(plan.path)
+        sizes = [rows_and_width(file) for file in files]
+        rows = sum(count for count, _ in sizes)
+        wide = max((width for _, width in sizes), default=0)
+        if folder is not None:
+            catalog = IndexCatalog(folder, limit)
+            if store.index == "always" or rows >= WORTH_INDEXING:
+                return catalog.build(_key(plan))
+            ready = catalog.ready(_key(plan))
+            if ready is not None:
+                return ready
+        if rows * (wide + BYTES_A_ROW) > limit:
+            if not borrowed:
+                borrowed.append(tempfile.TemporaryDirectory(prefix="seatrial-index-"))
+            return IndexCatalog(Path(borrowed[0].name), limit).build(_key(plan))
+        kept = _sources.read(plan.path, plan.source_columns, dictionaries=tuple(plan.keys))
+        return None if kept is None else InMemory(kept, tuple(plan.keys), plan.event, plan.known)
+
+    return opened
 
 
-def _places(source: Kept | None, plan: _ViewPlan, asked: pd.DataFrame, as_of: pd.Series[Any]) -> Any:
-    if source is None:
-        _log.info("view %s has no rows yet in %s", plan.name, plan.path)
-        return np.full(len(asked), -1, np.int64)
-    return source.index(list(plan.keys), plan.event, plan.known).lookup(asked, as_of, plan.ttl)
-
-
-def _columns(columns: list[str], event: str, known: str | None) -> list[str]:
-    return list(dict.fromkeys([*columns, event, *([known] if known else [])]))
+def _join(store: AsofOfflineStoreConfig, asked: AskedRows, plans: Sequence[ViewPlan]) -> Join:
+    """The join in pieces; a result of more than half the memory limit, lies on disk."""
+    limit = memory_bytes(store.memory_limit)
+    width = 8 * sum(len(plan.outputs) for plan in plans) + 32 * len(asked.columns)
+    piece = max(min(limit // (4 * (width + BYTES_A_ROW)), MOST_AT_ONCE), 1_000)
+    return Join(asked, plans, _opener(store), piece, on_disk=len(asked) * width > limit // 2)
 
 
 def _usable(
@@ -289,7 +267,7 @@ def _usable(
 ) -> pa.Table:
     """Rows whose max(event time, known) lies in the span, ends included; without known-at, whose event time does."""
     event, known = times
-    names = _columns(columns, event, known)
+    names = list(dict.fromkeys([*columns, event, *([known] if known else [])]))
     found = _sources.read(path, names)
     if found is None:
         text, moment = pa.string(), pa.timestamp("us", "UTC")

@@ -1,21 +1,43 @@
-"""Parquet files or folders as one Arrow table, kept in memory while the files stay the same."""
+"""Parquet files or folders: what is there, by content, and their columns; small sources kept while they stay the same."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from contracts.errors import InputInvalid
-from features.asof import AsofIndex, Int64
+from features.asof import AsofIndex, Int64, Keys
 
 KEPT_BYTES = 512 << 20
-Stamp = tuple[str, int, int]
+
+
+class Stamp(NamedTuple):
+    """One file as it is now: whoever writes to it or puts another in its place changes at least one of these."""
+
+    path: str
+    size: int
+    modified_ns: int
+    changed_ns: int
+    inode: int
+
+
+class RowGroups(NamedTuple):
+    """Row groups `first` to `last` (excluded) of one file, and how many rows they hold."""
+
+    file: Stamp
+    first: int
+    last: int
+    rows: int
 
 
 @dataclass
@@ -35,6 +57,30 @@ class Kept:
         return self.indexes[name]
 
 
+class InMemory:
+    """The plain kernel over a source that is read whole: see features.asof_catalog.Indexed for the other way."""
+
+    def __init__(self, kept: Kept, keys: Sequence[str], event: str, known: str | None) -> None:
+        """Args:
+        kept: the source's rows.
+        keys, event, known: its join-key, event-time and known-at columns.
+        """
+        self._kept = kept
+        self._index = kept.index(keys, event, known)
+
+    def find(self, keys: Keys, moment: Int64, ttl: timedelta | None) -> Int64:
+        """Place of the newest row known at each moment, -1 where there is none; see AsofIndex.find."""
+        found = self._index.find(keys, moment, ttl)
+        positions = self._index.positions
+        return found if positions is None or not len(positions) else np.where(found >= 0, positions[found], -1)
+
+    def column(self, name: str, places: Int64) -> pa.Array:
+        """Values of a column at `places`, null where a place is -1; the type stays."""
+        column = self._kept.table[name]
+        flat = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+        return flat.take(pa.array(places, mask=places < 0))
+
+
 class ParquetSources:
     """Sources by path and columns; a source that only got new files is read only there."""
 
@@ -42,11 +88,16 @@ class ParquetSources:
         """Args:
         limit: bytes of rows to keep at most; the source used longest ago goes first.
         """
-        self._kept: dict[tuple[str, tuple[str, ...]], Kept] = {}
+        self._kept: dict[tuple[str, tuple[str, ...], tuple[str, ...]], Kept] = {}
         self._limit = limit
 
-    def read(self, path: Path, columns: Sequence[str]) -> Kept | None:
+    def read(self, path: Path, columns: Sequence[str], dictionaries: Sequence[str] = ()) -> Kept | None:
         """The rows of a Parquet file, or of all Parquet files below a folder in order of their names.
+
+        Args:
+            path: the file or folder.
+            columns: the columns wanted.
+            dictionaries: those among them that are kept as Arrow dictionaries (join keys, for the index).
 
         Returns:
             None when there is no file yet.
@@ -54,59 +105,123 @@ class ParquetSources:
         Raises:
             InputInvalid: a file is no Parquet file or lacks a column.
         """
-        for attempt in range(5):
+        for files in listings(path):
             try:
-                return self._read(path, tuple(columns))
+                return self._read(path, files, tuple(columns), tuple(dictionaries)) if files else None
             except FileNotFoundError:
-                # a writer merged files between our listing and our reading
-                if attempt == 4:
-                    raise
+                continue
         return None
 
-    def _read(self, path: Path, columns: tuple[str, ...]) -> Kept | None:
-        files = _files(path)
-        if not files:
-            return None
-        name = (str(path), columns)
+    def _read(
+        self, path: Path, files: tuple[Stamp, ...], columns: tuple[str, ...], dictionaries: tuple[str, ...]
+    ) -> Kept:
+        name = (str(path), columns, dictionaries)
         kept = self._kept.pop(name, None)
         if kept is None or kept.files != files:
             old = kept.files if kept and files[: len(kept.files)] == kept.files else ()
-            fresh = _table([file[0] for file in files[len(old) :]], columns)
-            table = pa.concat_tables([kept.table, fresh]).combine_chunks() if kept and old else fresh
-            kept = Kept(files, table, {})
+            fresh = read_columns([RowGroups(file, 0, -1, 0) for file in files[len(old) :]], columns, dictionaries)
+            table = pa.concat_tables([kept.table, fresh], promote_options="permissive") if kept and old else fresh
+            kept = Kept(files, table.unify_dictionaries().combine_chunks(), {})
         self._kept[name] = kept
         while len(self._kept) > 1 and sum(item.table.nbytes for item in self._kept.values()) > self._limit:
             del self._kept[next(iter(self._kept))]
         return kept
 
 
-def _files(path: Path) -> tuple[Stamp, ...]:
+def listings(path: Path, times: int = 5) -> Iterator[tuple[Stamp, ...]]:
+    """The files of a source, listed anew each time: for a reader whose files a writer merged between list and read.
+
+    Raises:
+        FileNotFoundError: they vanished every time.
+    """
+    for _ in range(times):
+        try:
+            files = source_files(path)
+        except FileNotFoundError:
+            continue
+        yield files
+    raise FileNotFoundError(f"{path}: its files vanish while they are read")
+
+
+def source_files(path: Path) -> tuple[Stamp, ...]:
+    """The file, or all Parquet files below a folder in order of their paths; names with _ or . in front do not count."""
     found = [path] if path.is_file() else sorted(path.rglob("*.parquet")) if path.is_dir() else []
     stamps: list[Stamp] = []
     for file in found:
         if not file.name.startswith(("_", ".")):
             stat = file.stat()
-            stamps.append((str(file), stat.st_size, stat.st_mtime_ns))
+            stamps.append(Stamp(str(file), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino))
     return tuple(stamps)
 
 
-def _table(files: list[str], columns: tuple[str, ...]) -> pa.Table:
-    """The columns of some files in their order; a type that is null or narrower in the first or last is widened."""
+def row_groups(files: Sequence[Stamp]) -> list[RowGroups]:
+    """Every row group of some files, in order, one by one.
+
+    Raises:
+        InputInvalid: a file is no Parquet file.
+    """
+    found: list[RowGroups] = []
+    for file in files:
+        try:
+            metadata = pq.read_metadata(file.path)
+        except pa.ArrowInvalid as error:
+            raise _not_parquet(file.path, error) from None
+        count = metadata.num_row_groups
+        found += [RowGroups(file, n, n + 1, metadata.row_group(n).num_rows) for n in range(count)]
+        if count == 0:
+            found.append(RowGroups(file, 0, 0, 0))
+    return found
+
+
+@lru_cache(maxsize=65536)
+def rows_and_width(file: Stamp) -> tuple[int, int]:
+    """Rows of a file, and bytes that a row takes in memory: 8 a column, 32 a column of text.
+
+    Raises:
+        InputInvalid: it is no Parquet file.
+    """
     try:
-        data = ds.dataset(files, format="parquet", partitioning=None)
-        schemas = [ds.dataset(file, format="parquet").schema for file in {files[0], files[-1]}]
-        schema = pa.unify_schemas(schemas, promote_options="permissive")
+        metadata = pq.read_metadata(file.path)
+    except pa.ArrowInvalid as error:
+        raise _not_parquet(file.path, error) from None
+    kinds = [metadata.schema.column(place).physical_type for place in range(metadata.num_columns)]
+    return metadata.num_rows, sum(32 if kind == "BYTE_ARRAY" else 8 for kind in kinds)
+
+
+def column_names(files: Sequence[Stamp]) -> list[str]:
+    """Names of the columns in the first or the last of some files."""
+    return list(_schema([file.path for file in files], ds.ParquetFileFormat()).names)
+
+
+def read_columns(groups: Sequence[RowGroups], columns: Sequence[str], dictionaries: Sequence[str] = ()) -> pa.Table:
+    """Columns of some row groups, in their order; a type that is null or narrower in the first or last is widened.
+
+    Args:
+        groups: which row groups; `last` -1 means the whole file.
+        columns: names.
+        dictionaries: columns to read as Arrow dictionaries.
+
+    Raises:
+        InputInvalid: a file is no Parquet file or lacks a column.
+    """
+    paths = list(dict.fromkeys(group.file.path for group in groups))
+    form = ds.ParquetFileFormat(dictionary_columns=list(dictionaries))
+    try:
+        schema = _schema(paths, form)
         missing = [name for name in columns if name not in schema.names]
         if missing:
-            raise InputInvalid(files[0], f"columns {', '.join(missing)}", f"columns {', '.join(schema.names)}")
-        return data.replace_schema(schema).to_table(columns=list(columns)).combine_chunks()
+            raise InputInvalid(paths[0], f"columns {', '.join(missing)}", f"columns {', '.join(schema.names)}")
+        data = ds.dataset(paths, format=form, partitioning=None)
+        if all(group.last < 0 for group in groups):
+            return data.replace_schema(schema).to_table(columns=list(columns)).combine_chunks()
+        wanted: dict[str, list[int]] = {}
+        for group in groups:
+            wanted.setdefault(group.file.path, []).extend(range(group.first, group.last))
+        parts = [part.subset(row_group_ids=wanted[part.path]) for part in data.get_fragments() if wanted[part.path]]
+        some = ds.FileSystemDataset(parts, schema, form, data.filesystem)
+        return some.to_table(columns=list(columns))
     except pa.ArrowInvalid as error:
-        raise InputInvalid(files[0], "a Parquet file", str(error).splitlines()[0]) from None
-
-
-def taken(column: pa.ChunkedArray, places: Int64) -> pa.ChunkedArray:
-    """Values at `places`, null where a place is -1; the type stays."""
-    return column.take(pa.array(places, mask=places < 0))
+        raise _not_parquet(paths[0], error) from None
 
 
 def newest_first(table: pa.Table, event: str, known: str | None) -> pa.Table:
@@ -115,3 +230,12 @@ def newest_first(table: pa.Table, event: str, known: str | None) -> pa.Table:
     placed = table.append_column("__place", pa.array(np.arange(table.num_rows)))
     places = pc.sort_indices(placed, sort_keys=order)  # pyright: ignore[reportAttributeAccessIssue]
     return placed.take(places).drop_columns(["__place"])
+
+
+def _schema(paths: Sequence[str], form: Any) -> pa.Schema:
+    schemas = [ds.dataset(file, format=form).schema for file in dict.fromkeys((paths[0], paths[-1]))]
+    return schemas[0] if len(schemas) == 1 else pa.unify_schemas(schemas, promote_options="permissive")
+
+
+def _not_parquet(file: str, error: Exception) -> InputInvalid:
+    return InputInvalid(file, "a Parquet file", str(error).splitlines()[0])
