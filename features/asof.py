@@ -278,7 +278,7 @@ def encoded(keys: Keys, name: str) -> Any:
 
 
 def _order(ordered: Int64, event: Int64, known: Int64) -> Int64:
-    """Order by `ordered`, then event, then known, then place; only what is tied in the first is sorted by the others."""
+    """Order by `ordered`, then event, then known, then place; only ties in the first are sorted by the others."""
     order = np.argsort(ordered)
     placed = ordered[order]
     same = placed[1:] == placed[:-1]

@@ -126,10 +126,11 @@ class IndexCatalog:
     def __init__(self, folder: Path, memory_limit: int = DEFAULT_LIMIT) -> None:
         """Args:
         folder: where indexes are kept; made when the first is built.
-        memory_limit: bytes that building may take beyond one column; a larger source becomes several segments.
+        memory_limit: bytes that building may take; a larger source becomes several segments. One row group of the
+            source is the least that is read at once (about 320 bytes a row).
         """
         self._folder = Path(folder)
-        self._cap = max(memory_limit // BYTES_A_ROW, 1)
+        self._cap = max(memory_limit // (2 * BYTES_A_ROW), 1)
 
     def ready(self, source: SourceKey) -> Indexed | None:
         """The index of a source when it is there for exactly the files that are there now; None otherwise."""

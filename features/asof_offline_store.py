@@ -24,7 +24,8 @@ from contracts.errors import InputInvalid
 from contracts.times import utc
 from features.asof import NEVER, microseconds
 from features.asof_catalog import BYTES_A_ROW, IndexCatalog, SourceKey
-from features.asof_retrieval import AskedRows, AsofRetrievalJob, Join, Source, TableJob, ViewPlan
+from features.asof_retrieval import AsofRetrievalJob, Join, Source, TableJob, ViewPlan
+from features.asof_rows import AskedRows
 from features.parquet_source import InMemory, ParquetSources, newest_first, rows_and_width, source_files
 
 WORTH_INDEXING = 200_000

@@ -1,4 +1,4 @@
-"""A Feast retrieval over as-of sources: rows in bounded pieces, answers as Arrow, as a frame, or straight to Parquet."""
+"""A Feast retrieval over as-of sources: in bounded pieces, the answer as Arrow, as a frame, or straight to Parquet."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
@@ -24,8 +22,8 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 
 from contracts.errors import DependencyDown, InputInvalid, RowGuarantee, UnknownName
 from features.asof import Int64, Keys, asked_moments, encoded
+from features.asof_rows import AskedRows
 
-ENTITY_TIME = "event_timestamp"
 _NULLABLE = {pa.bool_(): pd.BooleanDtype()} | {
     getattr(pa, name.lower())(): getattr(pd, f"{name}Dtype")()
     for name in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
@@ -69,85 +67,12 @@ class ViewPlan:
         return list(dict.fromkeys([*self.keys, *times, *self.outputs.values()]))
 
 
-@dataclass
-class AskedRows:
-    """The rows that features are wanted for: a frame, or a Parquet file or folder that is read in pieces.
-
-    `moment`: name of the column with each row's time.
-    """
-
-    rows: pd.DataFrame | None
-    path: Path | None
-    moment: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.moment = self._moment_column()
-
-    @property
-    def columns(self) -> list[str]:
-        """Names of the rows' columns, as text."""
-        if self.rows is not None:
-            return [str(name) for name in self.rows.columns]
-        return list(self._dataset.schema.names)
-
-    def __len__(self) -> int:
-        return len(self.rows) if self.rows is not None else int(self._dataset.count_rows())
-
-    def pieces(self, most: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """The rows in order, at most `most` at a time; only `columns` when given."""
-        if self.rows is None:
-            names = None if columns is None else list(columns)
-            for batch in self._dataset.to_batches(columns=names, batch_size=most):
-                if batch.num_rows:
-                    yield pa.Table.from_batches([batch])
-            return
-        frame = self.rows if columns is None else self.rows[list(columns)]
-        try:
-            # one schema for all pieces: a piece in which a column is all missing would have another
-            schema = pa.Schema.from_pandas(frame, preserve_index=False).remove_metadata()
-            for start in range(0, max(len(frame), 1), most):
-                yield pa.Table.from_pandas(frame.iloc[start : start + most], schema, preserve_index=False)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise InputInvalid("rows", "one type in every column", str(error).splitlines()[0]) from None
-
-    def range(self) -> tuple[datetime | None, datetime | None]:
-        """First and last moment, for Feast's metadata; None without rows or with times that will be refused."""
-        if self.rows is not None:
-            times = pd.Index(self.rows[self.moment])
-            if not len(times) or not isinstance(times, pd.DatetimeIndex):
-                return None, None
-            return times.min().to_pydatetime(), times.max().to_pydatetime()
-        ends = [pc.min_max(batch.column(0)) for batch in self._dataset.to_batches(columns=[self.moment])]
-        found = [(end["min"].as_py(), end["max"].as_py()) for end in ends if end["min"].is_valid]
-        return (min(low for low, _ in found), max(high for _, high in found)) if found else (None, None)
-
-    @property
-    def _dataset(self) -> Any:
-        try:
-            return ds.dataset(str(self.path), format="parquet", partitioning=None)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputInvalid(str(self.path), "a Parquet file of rows", str(error).splitlines()[0]) from None
-
-    def _moment_column(self) -> str:
-        if ENTITY_TIME in self.columns:
-            return ENTITY_TIME
-        if self.rows is not None:
-            times = [str(n) for n in self.rows.columns if pd.api.types.is_datetime64_any_dtype(self.rows[n])]
-        else:
-            times = [item.name for item in self._dataset.schema if pa.types.is_timestamp(item.type)]
-        if len(times) != 1:
-            raise InputInvalid(
-                "get_historical_features", f"a column {ENTITY_TIME!r}", f"time columns {times or 'none'}"
-            )
-        return times[0]
-
-
 @dataclass(frozen=True)
 class Join:
     """A point-in-time join that is ready to be done, piece by piece.
 
-    `opened`: gives a plan's source, None while it has no rows; `piece`: rows to do at once; `on_disk`: the result is too
-    large to be held, an Arrow answer lies on disk and is mapped.
+    `opened`: gives a plan's source, None while it has no rows; `piece`: rows to do at once; `on_disk`: the result is
+    too large to be held, an Arrow answer lies on disk and is mapped.
     """
 
     asked: AskedRows

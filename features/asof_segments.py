@@ -111,6 +111,7 @@ def build_segment(
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise DependencyDown(f"the disk under {folder.parent}", str(error)) from error
+    pa.default_memory_pool().release_unused()  # or the next segment's peak is put on top of this one's
     return {
         "keys": list(keys),
         "columns": {name: number for number, name in enumerate(names)},

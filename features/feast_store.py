@@ -18,8 +18,9 @@ from contracts.errors import ConfigInvalid, InputInvalid, RowGuarantee, UnknownN
 from contracts.settings import Settings
 from features.facts import fact_values
 from features.gold import GoldStore
-from features.materialize import materialize
-from features.online import OnlineStore
+from features.materialize import Materialized, materialize
+from features.online_rows import OnlineFeatures
+from features.online_stores import feast_online, open_online
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -107,9 +108,9 @@ class FeatureRepo:
         self._gold = gold or GoldStore(settings.lake / "gold")
 
     @cached_property
-    def online(self) -> OnlineStore:
-        """The embedded online store of the workspace."""
-        return OnlineStore(self._settings.online)
+    def online(self) -> OnlineFeatures:
+        """The online store of the workspace."""
+        return open_online(self._settings, self.declarations)
 
     @cached_property
     def feast(self) -> FeatureStore:
@@ -187,9 +188,10 @@ class FeatureRepo:
         views = self.declarations.views
         return tuple(f"{view}__{name}" for view in self._service(service).views for name in view_columns(views[view]))
 
-    def materialize(self, until: datetime, *, full: bool = False) -> dict[str, int]:
-        """Bring what became known by `until` online; returns rows written a view. See `features.materialize`."""
-        return materialize(self.declarations, self._gold, self.online, until, full=full)
+    def materialize(self, until: datetime, *, full: bool = False) -> dict[str, Materialized]:
+        """Bring what is new in gold and was known by `until` online. See `features.materialize`."""
+        clock = self._settings.make_clock()
+        return materialize(self.declarations, self._gold, self.online, until, full=full, clock=clock)
 
     def online_features(self, service: str, entity_rows: Sequence[Mapping[str, str]]) -> pd.DataFrame:
         """The newest values through Feast's get_online_features, for comparing and for clients of Feast.
@@ -259,11 +261,12 @@ def _repo_config(settings: Settings, project: str) -> dict[str, Any]:
         "project": project,
         "provider": "local",
         "registry": str((settings.home / "feast" / "registry.db").absolute()),
-        "offline_store": {"type": "features.asof_offline_store.AsofOfflineStore"},
-        "online_store": {
-            "type": "features.embedded_online_store.EmbeddedOnlineStore",
-            "path": str(settings.online.absolute()),
+        "offline_store": {
+            "type": "features.asof_offline_store.AsofOfflineStore",
+            "index_path": str((settings.home / "index").absolute()),
         },
+        "online_store": feast_online(settings),
+        "batch_engine": {"type": "features.arrow_engine.ArrowComputeEngine"},
         "entity_key_serialization_version": 3,
         "coerce_tz_aware": False,
     }

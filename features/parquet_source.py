@@ -1,4 +1,4 @@
-"""Parquet files or folders: what is there, by content, and their columns; small sources kept while they stay the same."""
+"""Parquet files or folders: what is there, and their columns; small sources kept while they stay the same."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def listings(path: Path, times: int = 5) -> Iterator[tuple[Stamp, ...]]:
 
 
 def source_files(path: Path) -> tuple[Stamp, ...]:
-    """The file, or all Parquet files below a folder in order of their paths; names with _ or . in front do not count."""
+    """The file, or all Parquet files below a folder in order of their paths, but none with _ or . in front."""
     found = [path] if path.is_file() else sorted(path.rglob("*.parquet")) if path.is_dir() else []
     stamps: list[Stamp] = []
     for file in found:
