@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from contracts.canonical import content_hash
 from contracts.policy import Name
+from contracts.source_terms import SourceOverride
 from contracts.times import Duration, parse_duration
 from contracts.yaml_file import Strict, load_strict
 
@@ -87,8 +88,25 @@ class SignalLatest(Strict):
     names: tuple[Name, ...]
 
 
+class AttributeHistory(Strict):
+    """Attributes of a master table (SCD2: valid_from, valid_to) as they were known to hold at a moment.
+
+    Columns: the names; NaN where no interval holds. A row is written when one of them changes, its event_time is that
+    moment, and it holds until the next one: `ttl` is how long without any change (3650d for "for ever"), and the row's
+    age is no reason to distrust it. `entity` is the kind of thing in the attribute events; the one key holds its id.
+    """
+
+    kind: Literal["attribute_history"]
+    event: Literal["attribute"] = "attribute"
+    entity: Name
+    keys: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1)]
+    ttl: Duration = parse_duration("3650d")
+    names: Annotated[tuple[Name, ...], Field(min_length=1)]
+
+
 View = Annotated[
-    DemandHistory | PriceHistory | PromotionPlan | OutcomeRates | SignalLatest, Field(discriminator="kind")
+    DemandHistory | PriceHistory | PromotionPlan | OutcomeRates | SignalLatest | AttributeHistory,
+    Field(discriminator="kind"),
 ]
 
 
@@ -127,11 +145,16 @@ class Service(Strict):
 
 
 class Declarations(Strict):
-    """One feature repository's `features.yaml`."""
+    """One feature repository's `features.yaml`.
+
+    `sources`: source system -> kind of event -> where the source differs from what its contract expects of it
+    (frequency, latency, freshness, completeness, refused, ended); no part of what a model sees.
+    """
 
     project: Name = "seatrial"
     views: dict[Name, View]
     services: dict[Name, Service]
+    sources: dict[str, dict[Name, SourceOverride]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _views_exist(self) -> Declarations:

@@ -1,7 +1,13 @@
-"""Event contracts: the Open Data Contract Standard files of `contracts/events/`, as values that a checker can use."""
+"""Event contracts: the Open Data Contract Standard files of `contracts/events/`, as values that a checker can use.
+
+Types, ranges, choices and lengths of a property are its row rules. The standard's `quality` sections hold the others,
+each tagged `technical` (severity error: the row is refused, or the whole delivery stopped) or `business` (severity
+warning: the row lands and is flagged). A rule that is not in the standard's library is `custom`, engine `seatrial`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -12,6 +18,7 @@ from ruamel.yaml import YAML
 from contracts.errors import UnknownName
 
 FieldType = Literal["text", "number", "integer", "boolean", "time"]
+RuleLevel = Literal["technical", "business"]
 _TYPES: dict[tuple[str, str | None], FieldType] = {
     ("string", None): "text",
     ("number", None): "number",
@@ -36,18 +43,49 @@ class EventField:
 
 
 @dataclass(frozen=True)
+class QualityRule:
+    """One entry of a contract's `quality` section.
+
+    Attributes:
+        id: the rule's id, unique for its field.
+        field: the field that it is about; "" for a rule about every field of the kind.
+        check: what is looked at: a metric of the standard's library, or the name of one of our checks.
+        level: technical rules refuse, business rules flag.
+        dimension: the standard's data quality dimension.
+        options: thresholds and other arguments; a library metric's `mustBeLessThan` is there under that name.
+    """
+
+    id: str
+    field: str
+    check: str
+    level: RuleLevel
+    dimension: str
+    options: Mapping[str, Any]
+
+    def named(self, column: str = "") -> str:
+        """`field.id`, or `column.id` for a rule about every field."""
+        return f"{self.field or column}.{self.id}"
+
+
+@dataclass(frozen=True)
 class EventContract:
-    """One kind of event. `natural_key` names what a correction replaces; `version` is the schema's."""
+    """One kind of event. `natural_key` names what a correction replaces; `version` is the schema's; `rules` are the
+    quality rules of the kind and of its fields."""
 
     kind: str
     version: str
     fields: tuple[EventField, ...]
     natural_key: tuple[str, ...]
+    rules: tuple[QualityRule, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """Field names in order."""
-        return tuple(field.name for field in self.fields)
+        return tuple(item.name for item in self.fields)
+
+    def rules_of(self, check: str, column: str | None = None) -> tuple[QualityRule, ...]:
+        """The rules with that check; with `column`, only those about it."""
+        return tuple(rule for rule in self.rules if rule.check == check and column in (None, rule.field or column))
 
 
 def event_kinds() -> tuple[str, ...]:
@@ -69,11 +107,15 @@ def event_contract(kind: str) -> EventContract:
     text = (files("contracts") / "events" / f"{kind}.odcs.yaml").read_text(encoding="utf-8")
     tree = YAML(typ="safe", pure=True).load(text)
     table = tree["schema"][0]
+    rules = [_rule(entry, "") for entry in table.get("quality") or ()]
+    for item in table["properties"]:
+        rules += [_rule(entry, item["name"]) for entry in item.get("quality") or ()]
     return EventContract(
         kind=kind,
         version=str(tree["version"]),
         fields=tuple(_field(item) for item in table["properties"]),
         natural_key=tuple(_custom(table, "naturalKey")),
+        rules=tuple(rules),
     )
 
 
@@ -90,6 +132,17 @@ def _field(item: dict[str, Any]) -> EventField:
         choices=tuple(entry["value"] for entry in item.get("enum") or ()),
         unit=unit if isinstance(unit, str) else "",
     )
+
+
+def _rule(entry: dict[str, Any], column: str) -> QualityRule:
+    if entry["type"] == "library":
+        thresholds = {name: value for name, value in entry.items() if name.startswith(("mustBe", "mustNotBe"))}
+        check, options = entry["metric"], {**(entry.get("arguments") or {}), **thresholds}
+    else:
+        options = dict(entry["implementation"])
+        check = options.pop("check")
+    level: RuleLevel = "business" if "business" in entry["tags"] else "technical"
+    return QualityRule(entry["id"], column, check, level, entry["dimension"], options)
 
 
 def _custom(item: dict[str, Any], name: str) -> Any:

@@ -12,18 +12,28 @@ from contracts.times import Duration, parse_duration
 from contracts.yaml_file import Strict, load_strict
 
 EventKind = Literal[
-    "demand", "order_line", "price_promotion", "shipment", "outcome", "external_signal", "inventory_position"
+    "demand",
+    "order_line",
+    "price_promotion",
+    "shipment",
+    "outcome",
+    "external_signal",
+    "inventory_position",
+    "attribute",
 ]
 
 
 class Reader(Strict):
-    """How a file is read. `file`: its name inside FILE when FILE is a folder; `text`: read every CSV column as text."""
+    """How a file is read. `file`: its name inside FILE when FILE is a folder; `text`: read every CSV column as text;
+    `lines`: give a CSV's rows a column `source_line`, which a refusal names when the prepared rows still have it (a
+    mapping without SQL always has it)."""
 
     file: str | None = None
     format: Literal["csv", "parquet"] | None = None
     encoding: str = "utf-8"
     delimiter: str = ","
     text: bool = True
+    lines: bool = False
 
 
 class Column(Strict):

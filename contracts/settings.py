@@ -12,7 +12,8 @@ from contracts.times import Clock, SetClock, SystemClock, parse_time
 class Settings(BaseSettings):
     """Settings of one workspace; every field is an environment variable with the prefix SEATRIAL_.
 
-    `clock`: a fixed "now" (ISO 8601 with zone) for rehearsals; empty means the machine's clock.
+    `clock`: a fixed "now" (ISO 8601 with zone) for rehearsals; empty means the machine's clock. `online_url`: a Redis
+    (redis://host:port/db) for the online features; empty means the embedded store in the workspace.
     """
 
     model_config = SettingsConfigDict(env_prefix="SEATRIAL_", frozen=True, extra="ignore")
@@ -22,6 +23,7 @@ class Settings(BaseSettings):
     features: Path = Path("features/repo")
     ledger_url: str = ""
     tracking_uri: str = ""
+    online_url: str = ""
     clock: str = ""
     actor: str = "seatrial"
 

@@ -73,7 +73,7 @@ class Monitor:
         return self.tracker.update(fresh, self._labels.new(landing), now, scores)
 
     def run(
-        self, state: RolloutState, now: datetime, events: Sequence[str] = ()
+        self, state: RolloutState, now: datetime, events: Sequence[str] = (), unsafe: Sequence[str] = ()
     ) -> tuple[WindowVerdict, MonitorDecision]:
         """Judge the champion's window that ends now; see `Watcher.run`.
 
@@ -81,14 +81,15 @@ class Monitor:
             state: the rollout's state; needs a champion.
             now: the window's end.
             events: names of business events since the later of the champion's start and the last retraining.
+            unsafe: why sources that the features need are not safe for automation; they veto a retraining.
 
         Raises:
             InputInvalid: there is no champion to watch.
         """
-        look = self.look(state, now, events)
+        look = self.look(state, now, events, unsafe)
         return look.verdict, look.decision
 
-    def look(self, state: RolloutState, now: datetime, events: Sequence[str] = ()) -> Look:
+    def look(self, state: RolloutState, now: datetime, events: Sequence[str] = (), unsafe: Sequence[str] = ()) -> Look:
         """As `run`, with the figures behind the verdict."""
         if state.champion is None or state.champion_since is None:
             raise InputInvalid(self.policy.model, "a champion to watch", "none", hint="train one first")
@@ -101,6 +102,7 @@ class Monitor:
             now=now,
             last_retrains=self.retrains(),
             events=events,
+            unsafe=unsafe,
         )
         self._looks = {(state.champion, utc(now)): look}
         return look

@@ -17,11 +17,13 @@ def respond(
     policy: Policy,
     now: datetime,
     events: Sequence[str] = (),
+    unsafe: Sequence[str] = (),
 ) -> MonitorDecision:
     """The policy's response to what is known now.
 
     A wish comes first: K of the last N **judged** windows in violation, the champion's age, or a named business event.
-    The wish is then held against the veto (data broken), the cooldown, the budget and whether a person must agree.
+    The wish is then held against the veto (data broken, or its sources not safe for automation), the cooldown, the
+    budget and whether a person must agree.
 
     Args:
         windows: verdicts on windows of the present champion, any order; the last by end is the present one. Windows
@@ -31,6 +33,7 @@ def respond(
         policy: the model's policy.
         now: the present moment, with zone.
         events: names of business events since the later of champion_since and the last retraining.
+        unsafe: why sources that the model's features need are not safe for automation, in words; empty when they are.
 
     Returns:
         retrain only when a wish stands and nothing is against it; alert when a wish is held back, or the newest window
@@ -45,7 +48,7 @@ def respond(
     newest = ordered[-1] if ordered else None
     wish = _wish(ordered, started, utc(champion_since, "champion_since"), policy, now, events)
     if wish:
-        against = _against(newest, started, policy, now)
+        against = _against(newest, started, policy, now, unsafe)
         if against:
             return MonitorDecision(Response.ALERT, f"retraining wanted ({wish}), but {against}")
         return MonitorDecision(Response.RETRAIN, wish)
@@ -82,11 +85,15 @@ def _wish(
     return ""
 
 
-def _against(newest: WindowVerdict | None, started: list[datetime], policy: Policy, now: datetime) -> str:
+def _against(
+    newest: WindowVerdict | None, started: list[datetime], policy: Policy, now: datetime, unsafe: Sequence[str]
+) -> str:
     rule = policy.retrain
     if rule.veto == "data_broken" and newest is not None and newest.health is Health.BROKEN:
         broken = "; ".join(f.words for f in newest.findings if f.kind == "broken_data")
         return f"the data is broken: {broken}"
+    if rule.veto == "data_broken" and unsafe:
+        return f"its sources are not safe for automation: {'; '.join(unsafe)}"
     # A start that lies in the future (a clock was put back) holds as well: better late than twice.
     if started and now < started[-1] + rule.cooldown:
         return f"the last one started {iso(started[-1])} and the cooldown is {write_duration(rule.cooldown)}"

@@ -65,6 +65,7 @@ class Watcher:
         now: datetime,
         last_retrains: Sequence[datetime] = (),
         events: Sequence[str] = (),
+        unsafe: Sequence[str] = (),
     ) -> Look:
         """Judge the window that ends now.
 
@@ -74,7 +75,7 @@ class Watcher:
             matured: `MaturityTracker.frame()`.
             profile: `read_profile` of the version's artifact, None when there is none.
             now: the window's end.
-            last_retrains, events: see `respond`.
+            last_retrains, events, unsafe: see `respond`.
 
         Returns:
             the look; its verdict is on disk. The same run again gives the same and writes nothing.
@@ -87,7 +88,7 @@ class Watcher:
         verdict = judge(stats, self.policy)
         self.log.append(verdict)
         windows = [past for past in self.log.verdicts(version) if past.end > since]
-        decision = respond(windows, last_retrains, since, self.policy, now, events)
+        decision = respond(windows, last_retrains, since, self.policy, now, events, unsafe)
         return Look(stats, verdict, decision, frame)
 
     def report(self, look: Look, profile: Profile, path: Path) -> tuple[str, ...]:

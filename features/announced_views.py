@@ -34,6 +34,7 @@ class PromotionBuilder:
     def rows(self, until: int) -> tuple[pd.DataFrame, int | None]:
         """See `ViewBuilder`."""
         keys = join_keys(self._view)
+        until = until if self._built is None else max(until, self._built)
         known = self.log.known
         new = known <= until
         if self._built is not None:
@@ -77,6 +78,7 @@ class SignalBuilder:
 
     def rows(self, until: int) -> tuple[pd.DataFrame, int | None]:
         """See `ViewBuilder`."""
+        until = until if self._built is None else max(until, self._built)
         usable = self._usable()
         new = usable <= until
         if self._built is not None:

@@ -100,6 +100,10 @@ class Timeline:
         moments = np.unique(np.append(usable, event))
         return cls(first, len(moments), moments)
 
+    def number(self, known: Int64) -> Int64:
+        """Number of each moment that the timeline was made over."""
+        return known - self.first if self.moments is None else np.searchsorted(self.moments, known)
+
     def place(self, moment: Int64) -> Int64:
         """Number of each moment, of the last one before it when it has none; -1 before all, the last after all."""
         if self.moments is None:
@@ -152,10 +156,10 @@ class AsofIndex:
             codes, event, known = codes[rows], event[rows], known[rows]
         usable = event if known is event else np.maximum(event, known)
         timeline = Timeline.over(usable, event, coder.size)
-        ordered = codes * timeline.size + timeline.place(usable)
+        ordered = codes * timeline.size + timeline.number(usable)
         order = _order(ordered, event, known)
         ordered, event_us = ordered[order], event[order]
-        kept = _newest_so_far(ordered // timeline.size, event_us, timeline)
+        kept = _newest_so_far(codes[order], event_us, timeline)
         if kept is not None:
             ordered, event_us, order = ordered[kept], event_us[kept], order[kept]
         return cls(coder, timeline, ordered, event_us, known[order], order if rows is None else rows[order])
@@ -295,7 +299,7 @@ def _newest_so_far(codes: Int64, event: Int64, timeline: Timeline) -> Int64 | No
     falls = (event[1:] < event[:-1]) & (codes[1:] == codes[:-1])
     if not falls.any():
         return None
-    climbing = codes * timeline.size + timeline.place(event)
+    climbing = codes * timeline.size + timeline.number(event)
     return np.flatnonzero(climbing >= np.maximum.accumulate(climbing))
 
 

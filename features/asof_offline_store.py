@@ -132,13 +132,16 @@ class AsofOfflineStore(OfflineStore):
     ) -> RetrievalJob:
         """The newest row of each key among those that became usable (happened and known) from start to end.
 
-        A late or corrected row of an older event is among them, so that incremental materialisation cannot miss it.
+        A late or corrected row of an older event is among them, so that incremental materialisation cannot miss it. A
+        row with a missing part of its key is not: nobody could ask for it.
         """
         times = (timestamp_field, created_timestamp_column or None)
         columns = [*join_key_columns, *feature_name_columns]
 
         def work() -> pa.Table:
             table = _usable(_path(config, data_source), columns, times, (start_date, end_date))
+            for name in join_key_columns:
+                table = table.filter(table[name].is_valid())
             ordered = newest_first(table, *times)
             firsts = ordered.select(join_key_columns).to_pandas().duplicated().to_numpy()
             return ordered.filter(pa.array(~firsts))
@@ -227,9 +230,9 @@ def _key(plan: ViewPlan) -> SourceKey:
     return SourceKey(plan.path, tuple(plan.keys), plan.event, plan.known)
 
 
-def _opener(store: AsofOfflineStoreConfig) -> Callable[[ViewPlan], Source | None]:
+def _opener(store: AsofOfflineStoreConfig, plans: Sequence[ViewPlan]) -> Callable[[ViewPlan], Source | None]:
     """How a view's source is opened: through its index, or read whole into memory where no index is worth building."""
-    limit = memory_bytes(store.memory_limit)
+    limit = memory_bytes(store.memory_limit) // max(len(plans), 1)  # all sources of a join are open together
     folder = None if store.index == "never" or not store.index_path else Path(store.index_path)
     borrowed: list[tempfile.TemporaryDirectory[str]] = []
 
@@ -239,7 +242,7 @@ def _opener(store: AsofOfflineStoreConfig) -> Callable[[ViewPlan], Source | None
         rows = sum(count for count, _ in sizes)
         wide = max((width for _, width in sizes), default=0)
         if folder is not None:
-            catalog = IndexCatalog(folder, limit)
+            catalog = IndexCatalog(folder, memory_bytes(store.memory_limit))
             if store.index == "always" or rows >= WORTH_INDEXING:
                 return catalog.build(_key(plan))
             ready = catalog.ready(_key(plan))
@@ -248,7 +251,7 @@ def _opener(store: AsofOfflineStoreConfig) -> Callable[[ViewPlan], Source | None
         if rows * (wide + BYTES_A_ROW) > limit:
             if not borrowed:
                 borrowed.append(tempfile.TemporaryDirectory(prefix="seatrial-index-"))
-            return IndexCatalog(Path(borrowed[0].name), limit).build(_key(plan))
+            return IndexCatalog(Path(borrowed[0].name), memory_bytes(store.memory_limit)).build(_key(plan))
         kept = _sources.read(plan.path, plan.source_columns, dictionaries=tuple(plan.keys))
         return None if kept is None else InMemory(kept, tuple(plan.keys), plan.event, plan.known)
 
@@ -256,11 +259,13 @@ def _opener(store: AsofOfflineStoreConfig) -> Callable[[ViewPlan], Source | None
 
 
 def _join(store: AsofOfflineStoreConfig, asked: AskedRows, plans: Sequence[ViewPlan]) -> Join:
-    """The join in pieces; a result of more than half the memory limit, lies on disk."""
+    """The join in pieces; a result of more than half the memory limit lies on disk."""
     limit = memory_bytes(store.memory_limit)
     width = 8 * sum(len(plan.outputs) for plan in plans) + 32 * len(asked.columns)
-    piece = max(min(limit // (4 * (width + BYTES_A_ROW)), MOST_AT_ONCE), 1_000)
-    return Join(asked, plans, _opener(store), piece, on_disk=len(asked) * width > limit // 2)
+    most = MOST_AT_ONCE if store.engine == "local" else max(len(asked), 1)
+    piece = max(min(limit // (4 * (width + BYTES_A_ROW)), most), 1_000)
+    on_disk = len(asked) * width > limit // 2
+    return Join(asked, plans, _opener(store, plans), piece, on_disk=on_disk, engine=store.engine)
 
 
 def _usable(
@@ -268,7 +273,8 @@ def _usable(
 ) -> pa.Table:
     """Rows whose max(event time, known) lies in the span, ends included; without known-at, whose event time does."""
     event, known = times
-    names = list(dict.fromkeys([*columns, event, *([known] if known else [])]))
+    read = [*columns, event] if known is None else [*columns, event, known]
+    names = list(dict.fromkeys(read))
     found = _sources.read(path, names)
     if found is None:
         text, moment = pa.string(), pa.timestamp("us", "UTC")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -72,7 +72,8 @@ class Join:
     """A point-in-time join that is ready to be done, piece by piece.
 
     `opened`: gives a plan's source, None while it has no rows; `piece`: rows to do at once; `on_disk`: the result is
-    too large to be held, an Arrow answer lies on disk and is mapped.
+    too large to be held, an Arrow answer lies on disk and is mapped; `engine`: any but local answers a view without
+    opening it here, and reads its source anew for every piece.
     """
 
     asked: AskedRows
@@ -80,6 +81,7 @@ class Join:
     opened: Callable[[ViewPlan], Source | None]
     piece: int
     on_disk: bool
+    engine: Literal["local", "dask", "ray", "spark"] = "local"
 
     def check(self) -> None:
         """Refuse what cannot be answered, by name.
@@ -108,28 +110,38 @@ class Join:
         """Features of all rows, a piece at a time, in the rows' order; `with_rows` puts the rows' columns in front."""
         needed = list(dict.fromkeys([self.asked.moment, *(key for plan in self.plans for key in plan.keys.values())]))
         done = 0
-        for piece in self.asked.pieces(self.piece, None if with_rows else needed):
-            features = self._features(piece)
+        pieces = self.asked.pieces(self.piece, None if with_rows else needed)
+        held: dict[str, Source | None] = {}  # a source is opened once for all pieces
+        for piece in pieces if self.engine == "local" else _gathered(pieces, self.piece):
+            features = self._features(piece, held)
             done += piece.num_rows
             yield _beside(piece, features) if with_rows else features
         if done != len(self.asked):
             raise RowGuarantee("get_historical_features", len(self.asked), done)
 
-    def _features(self, rows: pa.Table) -> pa.Table:
+    def _features(self, rows: pa.Table, held: dict[str, Source | None]) -> pa.Table:
         moment = asked_moments(rows[self.asked.moment], rows.num_rows)
         codes = {key: encoded(rows, key) for plan in self.plans for key in plan.keys.values()}
         columns: dict[str, pa.Array] = {}
         for plan in self.plans:
             keys = pa.table({stored: codes[key] for stored, key in plan.keys.items()})
-            columns.update(self._of_view(plan, keys, moment))
+            columns.update(self._of_view(plan, keys, moment, held))
         if any(len(column) != rows.num_rows for column in columns.values()):
             raise RowGuarantee("get_historical_features", rows.num_rows, min(map(len, columns.values())))
         return pa.table(columns)
 
-    def _of_view(self, plan: ViewPlan, keys: pa.Table, moment: Int64) -> dict[str, pa.Array]:
+    def _of_view(
+        self, plan: ViewPlan, keys: pa.Table, moment: Int64, held: dict[str, Source | None]
+    ) -> dict[str, pa.Array]:
         for attempt in range(5):
             try:
-                source = self.opened(plan)
+                if self.engine != "local":
+                    from features.fugue_engine import partitioned  # slow to import, and not always wanted
+
+                    return partitioned(self.engine, plan, keys, moment)
+                if plan.name not in held:
+                    held[plan.name] = self.opened(plan)
+                source = held[plan.name]
                 if source is None:
                     _log.info("view %s has no rows yet in %s", plan.name, plan.path)
                     return {name: pa.nulls(len(moment), plan.types[stored]) for name, stored in plan.outputs.items()}
@@ -137,6 +149,7 @@ class Join:
                 return {name: source.column(stored, places) for name, stored in plan.outputs.items()}
             except FileNotFoundError:
                 # the index was extended by another process between opening and reading
+                held.pop(plan.name, None)
                 if attempt == 4:
                     raise
         raise AssertionError("unreachable")
@@ -225,15 +238,26 @@ class AsofRetrievalJob(RetrievalJob):
 class TableJob(RetrievalJob):
     """A retrieval of rows as they lie in a source."""
 
-    full_feature_names = False
-    on_demand_feature_views: list[OnDemandFeatureView] = []  # noqa: RUF012
-    metadata = None
-
     def __init__(self, work: Callable[[], pa.Table]) -> None:
         """Args:
         work: makes the rows.
         """
         self._work = work
+
+    @property
+    def full_feature_names(self) -> bool:
+        """No feature carries a view's name."""
+        return False
+
+    @property
+    def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
+        """None are computed."""
+        return []
+
+    @property
+    def metadata(self) -> RetrievalMetadata | None:
+        """Nothing was asked by feature."""
+        return None
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
         return self._work()
@@ -241,6 +265,18 @@ class TableJob(RetrievalJob):
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
         frame: pd.DataFrame = self._work().to_pandas()
         return frame
+
+
+def _gathered(pieces: Iterator[pa.Table], most: int) -> Iterator[pa.Table]:
+    """Neighbouring pieces put together, up to `most` rows."""
+    held: list[pa.Table] = []
+    for piece in pieces:
+        if held and sum(part.num_rows for part in held) + piece.num_rows > most:
+            yield pa.concat_tables(held)
+            held = []
+        held.append(piece)
+    if held:
+        yield pa.concat_tables(held)
 
 
 def _assembled(join: Join, *, with_rows: bool) -> pa.Table:

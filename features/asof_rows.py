@@ -67,7 +67,10 @@ class AskedRows:
             if not len(times) or not isinstance(times, pd.DatetimeIndex):
                 return None, None
             return times.min().to_pydatetime(), times.max().to_pydatetime()
-        ends = [pc.min_max(batch.column(0)) for batch in self._dataset.to_batches(columns=[self.moment], **_NO_AHEAD)]
+        ends = [
+            pc.call_function("min_max", [batch.column(0)])
+            for batch in self._dataset.to_batches(columns=[self.moment], **_NO_AHEAD)
+        ]
         found = [(end["min"].as_py(), end["max"].as_py()) for end in ends if end["min"].is_valid]
         return (min(low for low, _ in found), max(high for _, high in found)) if found else (None, None)
 

@@ -81,7 +81,8 @@ def build_segment(
         InputInvalid, TimeInvalid: the source lacks a column or has times without a zone.
         DependencyDown: the disk is full or fails; nothing is left behind.
     """
-    needed = list(dict.fromkeys([*keys, event, *([known] if known else [])]))
+    times = [event] if known is None else [event, known]
+    needed = list(dict.fromkeys([*keys, *times]))
     table = read_columns(groups, needed, dictionaries=keys)
     index = AsofIndex.build(table.select(list(keys)), table[event], None if known is None else table[known])
     del table

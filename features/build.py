@@ -14,10 +14,19 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from contracts.canonical import content_hash
-from contracts.declarations import Declarations, DemandHistory, OutcomeRates, PriceHistory, PromotionPlan, View
+from contracts.declarations import (
+    AttributeHistory,
+    Declarations,
+    DemandHistory,
+    OutcomeRates,
+    PriceHistory,
+    PromotionPlan,
+    View,
+)
 from contracts.errors import UnknownName
 from contracts.times import iso, parse_time, utc
 from features.announced_views import PromotionBuilder, SignalBuilder
+from features.attribute_view import AttributeBuilder
 from features.demand_views import DemandBuilder
 from features.event_log import EventLog, Events, instant, length
 from features.gold import GoldStore
@@ -144,6 +153,8 @@ def _builder(session: _Session, log: EventLog, name: str, view: View) -> ViewBui
         return OutcomeBuilder(name, view, session.outcome_versions(log, length(view.tick)))
     if isinstance(view, PromotionPlan):
         return PromotionBuilder(view, log)
+    if isinstance(view, AttributeHistory):
+        return AttributeBuilder(view, log)
     return SignalBuilder(view, log)
 
 

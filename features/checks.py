@@ -1,11 +1,16 @@
-"""Row checks of a frame against its event contract: what fails is set apart with a reason, nothing is dropped."""
+"""Row checks of a frame against its event contract: what fails is set apart with a reason, nothing is dropped.
+
+A reason names the field, what was wanted, what came, and the contract's rule in brackets:
+`quantity: wanted at least 0, got -2 [minimum]`. Checks of whole deliveries, and those that only flag, are in
+`features.odcs_checks`.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -15,13 +20,13 @@ import pandas as pd
 import pyarrow as pa
 
 from contracts.errors import InputInvalid, nearest
-from contracts.events import EventField, event_contract
+from contracts.events import EventField, QualityRule, event_contract
+from contracts.times import utc
 from features.frames import DTYPES, pc
 
 AHEAD = timedelta(days=1)
 EARLIEST, LATEST = np.datetime64("1970-01-01", "us"), np.datetime64("2200-01-01", "us")
-UNUSUAL = 10.0
-UNUSUAL_MIN_ROWS = 8
+LINE = "source_line"
 _CONTROL = r"[\x00-\x1f\x7f]"
 _TIME_WANTED = "a time with a zone, like 2026-01-31T00:00:00Z"
 
@@ -29,18 +34,22 @@ _TIME_WANTED = "a time with a zone, like 2026-01-31T00:00:00Z"
 @dataclass(frozen=True)
 class Checked:
     """`good`: canonical rows that passed. `bad`: the others' values as text, with `reason`; `rule`: per bad row, the
-    first rule that it broke, without the value (what a receipt counts)."""
+    first rule that it broke, without the value (what a receipt counts); `broken`: contract rule (`quantity.minimum`) ->
+    rows that break it."""
 
     good: pd.DataFrame
     bad: pd.DataFrame
     rule: tuple[str, ...]
+    broken: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One rule of one field and the rows that break it. `rows`: boolean mask over the frame's rows."""
+    """One rule of one field and the rows that break it. `id`: the rule's name in the contract; `rows`: boolean mask
+    over the frame's rows."""
 
     field: str
+    id: str
     wanted: str
     rows: np.ndarray
 
@@ -50,15 +59,17 @@ class Fault:
         return f"{self.field}: wanted {self.wanted}"
 
 
-def check(kind: str, frame: pd.DataFrame) -> Checked:
+def check(kind: str, frame: pd.DataFrame, *, now: datetime | None = None) -> Checked:
     """Split `frame` into canonical rows and refused rows; their numbers add up to the frame's.
 
-    Checked: columns, types, missing values, ranges, lengths, choices, finite numbers, control characters, times with
-    zone between 1970 and 2200, and event_time at most a day after known_at (a clock may be off by that much).
+    Checked: columns, types, missing values, ranges, lengths, choices, patterns, finite numbers, control characters,
+    times with zone between 1970 and 2200, and event_time at most a day after known_at (a clock may be off so much).
 
     Args:
         kind: an event kind.
-        frame: any frame whose columns are fields of that kind; absent optional fields count as missing.
+        frame: any frame whose columns are fields of that kind; absent optional fields count as missing. A further
+            column `source_line`, the row's line in its file, goes into the reasons.
+        now: when given, known_at may be at most a day after it: nobody knows tomorrow's events.
 
     Raises:
         UnknownName: no such kind.
@@ -66,7 +77,7 @@ def check(kind: str, frame: pd.DataFrame) -> Checked:
     """
     contract = event_contract(kind)
     for column in frame.columns:
-        if column not in contract.names:
+        if column not in contract.names and column != LINE:
             close = nearest(str(column), contract.names)
             hint = f"did you mean {close!r}?" if close else ""
             wanted = f"columns of {kind}: {', '.join(contract.names)}"
@@ -74,11 +85,11 @@ def check(kind: str, frame: pd.DataFrame) -> Checked:
     frame = frame.reset_index(drop=True)
     columns: dict[str, Any] = {}
     faults: list[Fault] = []
-    for field in contract.fields:
-        given = frame[field.name] if field.name in frame else pd.Series([None] * len(frame), dtype=object)
-        columns[field.name], found = check_field(field, given)
+    for item in contract.fields:
+        given = frame[item.name] if item.name in frame else pd.Series([None] * len(frame), dtype=object)
+        columns[item.name], found = check_field(item, given, contract.rules_of("notLike", item.name))
         faults += found
-    faults += _sequence_faults(columns)
+    faults += _sequence_faults(columns, now)
     typed = pd.DataFrame(columns, copy=False)
     failed = np.zeros(len(frame), dtype=bool)
     for fault in faults:
@@ -87,18 +98,27 @@ def check(kind: str, frame: pd.DataFrame) -> Checked:
         return Checked(typed, text_frame(kind, frame.iloc[:0], []), ())
     reasons, rules = explain(faults, frame, np.flatnonzero(failed))
     good = typed[~failed].reset_index(drop=True)
-    return Checked(good, text_frame(kind, frame[failed], reasons), tuple(rules))
+    broken = {f"{fault.field}.{fault.id}": int(fault.rows.sum()) for fault in faults}
+    return Checked(good, text_frame(kind, frame[failed], reasons), tuple(rules), broken)
 
 
-def check_field(field: EventField, given: pd.Series[Any]) -> tuple[pd.Series[Any], list[Fault]]:
-    """One field's values in canonical dtype (missing where they do not fit), and the rules that they break."""
+def check_field(
+    field: EventField, given: pd.Series[Any], unlike: tuple[QualityRule, ...] = ()
+) -> tuple[pd.Series[Any], list[Fault]]:
+    """One field's values in canonical dtype (missing where they do not fit), and the rules that they break.
+
+    Args:
+        field: the field.
+        given: its values.
+        unlike: rules whose `pattern` (RE2) no text may match.
+    """
     values, wrong = _TYPED[field.type](given)
     faults = []
     if wrong is not None and wrong.any():
-        faults.append(Fault(field.name, _TYPE_WORDS[field.type], wrong))
+        faults.append(Fault(field.name, "logicalType", _TYPE_WORDS[field.type], wrong))
     gone = values.isna().to_numpy()
     if field.type == "text":
-        text_faults, blank = _text_faults(field, values)
+        text_faults, blank = _text_faults(field, values, unlike)
         faults += text_faults
         gone = gone | blank
     elif field.type in ("number", "integer"):
@@ -107,11 +127,11 @@ def check_field(field: EventField, given: pd.Series[Any]) -> tuple[pd.Series[Any
         stamps = values.to_numpy(dtype="datetime64[us]")
         outside = (stamps < EARLIEST) | (stamps >= LATEST)
         if outside.any():
-            faults.append(Fault(field.name, "a time between 1970 and 2200", outside))
+            faults.append(Fault(field.name, "range", "a time between 1970 and 2200", outside))
     if field.required:
         missing = gone if wrong is None else gone & ~wrong
         if missing.any():
-            faults.append(Fault(field.name, "a value", missing))
+            faults.append(Fault(field.name, "required", "a value", missing))
     return values, faults
 
 
@@ -123,13 +143,18 @@ def explain(faults: list[Fault], frame: pd.DataFrame, rows: np.ndarray) -> tuple
         given = frame[fault.field].to_numpy(dtype=object) if fault.field in frame else None
         for row in np.flatnonzero(fault.rows).tolist():
             value = shown(None if given is None else given[row])
-            reasons[row].append(f"{fault.rule}, got {value}")
+            reasons[row].append(f"{fault.rule}, got {value} [{fault.id}]")
             rules.setdefault(row, fault.rule)
     return ["; ".join(reasons[int(row)]) for row in rows], [rules[int(row)] for row in rows]
 
 
 def text_frame(kind: str, frame: pd.DataFrame, reasons: list[str]) -> pd.DataFrame:
-    """A quarantine frame: `reason` and every field of the kind with what stood there, as text (None where nothing)."""
+    """A quarantine frame: `reason` and every field of the kind with what stood there, as text (None where nothing).
+
+    Where `frame` has the rows' lines in their file (`source_line`), the reasons end with them.
+    """
+    if LINE in frame:
+        reasons = with_lines(reasons, frame[LINE].tolist())
     columns: dict[str, Any] = {"reason": np.array(reasons, dtype=object)}
     for name in event_contract(kind).names:
         if name in frame:
@@ -137,6 +162,12 @@ def text_frame(kind: str, frame: pd.DataFrame, reasons: list[str]) -> pd.DataFra
         else:
             columns[name] = np.full(len(frame), None, dtype=object)
     return pd.DataFrame(columns)
+
+
+def with_lines(reasons: list[str], lines: list[int]) -> list[str]:
+    """Reasons that end with the row's line in its file; a line of 0 is not known."""
+    pairs = zip(reasons, lines, strict=True)
+    return [f"{reason}; line {line}" if line else reason for reason, line in pairs]
 
 
 def as_text(value: Any) -> str | None:
@@ -155,30 +186,9 @@ def shown(value: Any) -> str:
     return (ascii(text) if re.search(_CONTROL, text) else repr(text))[:80] if isinstance(value, str) else text[:80]
 
 
-def flags(kind: str, frame: pd.DataFrame) -> pd.DataFrame:
-    """Business checks that keep the row: quantities of ten times or more what the series usually has.
-
-    Args:
-        kind: demand or order_line; other kinds have no business check.
-        frame: canonical events, history included: usual is the median of the positive quantities of (sku, location).
-
-    Returns:
-        event_id, flag: one row a flagged event. Series with fewer than 8 positive quantities are not judged.
-    """
-    if kind not in ("demand", "order_line") or frame.empty:
-        return pd.DataFrame({"event_id": pd.Series(dtype=object), "flag": pd.Series(dtype=object)})
-    sold = frame.loc[frame["quantity"] > 0, ["event_id", "sku", "location", "quantity"]]
-    series = sold.groupby(["sku", "location"], sort=False)["quantity"]
-    usual, rows = series.transform("median"), series.transform("size")
-    odd = sold[(rows >= UNUSUAL_MIN_ROWS) & (sold["quantity"] >= UNUSUAL * usual)]
-    words = [
-        f"quantity: {quantity:g} is {quantity / middle:.0f} times the usual {middle:g}"
-        for quantity, middle in zip(odd["quantity"], usual[odd.index], strict=True)
-    ]
-    return pd.DataFrame({"event_id": odd["event_id"].to_numpy(), "flag": np.array(words, dtype=object)})
-
-
-def _text_faults(field: EventField, values: pd.Series[Any]) -> tuple[list[Fault], np.ndarray]:
+def _text_faults(
+    field: EventField, values: pd.Series[Any], unlike: tuple[QualityRule, ...]
+) -> tuple[list[Fault], np.ndarray]:
     """Faults of a text column, and which texts are blank."""
     faults: list[Fault] = []
     texts = pa.array(values, type=pa.string(), from_pandas=True)
@@ -186,32 +196,36 @@ def _text_faults(field: EventField, values: pd.Series[Any]) -> tuple[list[Fault]
     def rows(found: Any) -> np.ndarray:
         return np.asarray(pc.fill_null(found, False).to_numpy(zero_copy_only=False), dtype=bool)
 
-    def add(wanted: str, found: np.ndarray) -> None:
+    def add(rule: str, wanted: str, found: np.ndarray) -> None:
         if found.any():
-            faults.append(Fault(field.name, wanted, found))
+            faults.append(Fault(field.name, rule, wanted, found))
 
     blank = rows(pc.equal(pc.binary_length(pc.utf8_trim_whitespace(texts)), 0))
-    add("text without control characters", rows(pc.match_substring_regex(texts, _CONTROL)))
+    add("characters", "text without control characters", rows(pc.match_substring_regex(texts, _CONTROL)))
     if field.max_length is not None:
-        add(f"at most {field.max_length} characters", rows(pc.greater(pc.utf8_length(texts), field.max_length)))
+        long = rows(pc.greater(pc.utf8_length(texts), field.max_length))
+        add("maxLength", f"at most {field.max_length} characters", long)
     if field.choices:
         known = pc.is_in(texts, value_set=pa.array(field.choices))
-        add(f"one of {', '.join(field.choices)}", rows(pc.and_(pc.is_valid(texts), pc.invert(known))) & ~blank)
+        add("enum", f"one of {', '.join(field.choices)}", rows(pc.and_(pc.is_valid(texts), pc.invert(known))) & ~blank)
+    for rule in unlike:
+        add(rule.id, str(rule.options["wanted"]), rows(pc.match_substring_regex(texts, rule.options["pattern"])))
     if field.name == "target_date":
         days = pd.to_datetime(values.where(~blank), format="%Y-%m-%d", errors="coerce", exact=True)
         shaped = rows(pc.match_substring_regex(texts, r"^\d{4}-\d{2}-\d{2}$"))
-        add("a day like 2026-01-31", rows(texts.is_valid()) & ~blank & (days.isna().to_numpy() | ~shaped))
+        add("day", "a day like 2026-01-31", rows(texts.is_valid()) & ~blank & (days.isna().to_numpy() | ~shaped))
     return faults, blank
 
 
 def _range_faults(field: EventField, values: pd.Series[Any]) -> list[Fault]:
     numbers = values.to_numpy(dtype="float64", na_value=np.nan)
+    least, most = (None if limit is None else f"{limit:.12g}" for limit in (field.minimum, field.maximum))
     found = [
-        ("a finite number", np.isinf(numbers)),
-        (f"at least {field.minimum:g}" if field.minimum is not None else "", _below(numbers, field.minimum)),
-        (f"at most {field.maximum:.12g}" if field.maximum is not None else "", _above(numbers, field.maximum)),
+        ("logicalType", "a finite number", np.isinf(numbers)),
+        ("minimum", f"at least {least}", _below(numbers, field.minimum)),
+        ("maximum", f"at most {most}", _above(numbers, field.maximum)),
     ]
-    return [Fault(field.name, wanted, rows) for wanted, rows in found if rows.any()]
+    return [Fault(field.name, rule, wanted, rows) for rule, wanted, rows in found if rows.any()]
 
 
 def _below(numbers: np.ndarray, minimum: float | None) -> np.ndarray:
@@ -224,11 +238,16 @@ def _above(numbers: np.ndarray, maximum: float | None) -> np.ndarray:
     return none if maximum is None else np.isfinite(numbers) & (numbers > maximum)
 
 
-def _sequence_faults(columns: dict[str, Any]) -> list[Fault]:
+def _sequence_faults(columns: dict[str, Any], now: datetime | None) -> list[Fault]:
     happened = columns["event_time"].to_numpy(dtype="datetime64[us]")
     known = columns["known_at"].to_numpy(dtype="datetime64[us]")
     early = happened > known + np.timedelta64(AHEAD)
-    return [Fault("event_time", "a time at most a day after known_at", early)] if early.any() else []
+    faults = [Fault("event_time", "order", "a time at most a day after known_at", early)]
+    if now is not None:
+        latest = (utc(now, "now") + AHEAD).replace(tzinfo=None)
+        words = f"a time before {latest:%Y-%m-%dT%H:%MZ} (at most a day ahead of the clock)"
+        faults.append(Fault("known_at", "future", words, known > np.datetime64(latest, "us")))
+    return [fault for fault in faults if fault.rows.any()]
 
 
 def _each(

@@ -23,6 +23,19 @@ from contracts.times import utc
 TIME = "datetime64[us, UTC]"
 _PART = re.compile(r"^(\d{8})-(\d{8})-([0-9a-f]{16})\.parquet$")
 _NOTE = b"seatrial.built"
+_LINEAGE = "_lineage"
+
+
+@dataclass(frozen=True)
+class Place:
+    """How far a view's rows go, in the order in which they were appended.
+
+    `lineage` is new when a view is begun anew; "" for views of the first release, until they are appended to. `order`
+    is the number of the last part.
+    """
+
+    lineage: str
+    order: int
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,8 @@ class GoldStore:
     """Feature view rows below one folder; one writer at a time, any number of readers.
 
     A part is immutable and named by the order numbers it covers and its content. Many small parts are merged into
-    one now and then, so that readers of the folder open few files; a part that lies inside a merged one is void.
+    one now and then, so that readers of the folder open few files; a part that lies inside a merged one is void. The
+    newest part is never merged, so that who has read all but it (see `appended`) need not read the others again.
     """
 
     def __init__(self, root: Path, *, merge_at: int = 64, merge_below: int = 20_000, durable: bool = True) -> None:
@@ -96,6 +110,7 @@ class GoldStore:
             return False
         order = parts[-1].last + 1 if parts else 1
         part = _Part(order, order, digest)
+        self._begin(view, anew=not parts)
         self._write(view, part, data)
         self._hold(view, part, frame, note)
         self._merge([*parts, part], view)
@@ -111,16 +126,37 @@ class GoldStore:
         """
         low = None if after is None else _plain(utc(after, "after"))
         high = None if until is None else _plain(utc(until, "until"))
-        cuts = [_cut(held, low, high) for held in self._all(view)]
-        found = [frame for frame in cuts if frame is not None and len(frame)]
-        if not found:
-            columns = next((held.frame.iloc[:0] for held in self._all(view)), None)
-            return _no_rows() if columns is None else columns.copy()
-        return found[0].reset_index(drop=True) if len(found) == 1 else pd.concat(found, ignore_index=True)
+        held = [held for _, held in self._all(view)]
+        return _together([_cut(part, low, high) for part in held], held)
+
+    def appended(
+        self, view: str, seen: Place | None, after: datetime | None, until: datetime
+    ) -> tuple[pd.DataFrame, Place]:
+        """What somebody who has read up to `seen` and `after` has not, of what was known by `until`.
+
+        Args:
+            view: name of the view.
+            seen: how far the view went when it was read last; None for never, and another lineage counts as never.
+            after: up to when the parts up to `seen` were read, by known_at; None for not at all.
+            until: inclusive upper end of known_at, with a zone.
+
+        Returns:
+            Rows of parts appended since with known_at <= until, however early they were known, and rows of the parts
+            that were seen with known_at in (after, until]; and how far the view goes now.
+        """
+        lineage = self._lineage(view)
+        known = seen is not None and after is not None and seen.lineage == lineage
+        low, high = None if after is None else _plain(utc(after, "after")), _plain(utc(until, "until"))
+        parts = self._all(view)
+        end = parts[-1][0].last if parts else 0
+        # numbers that end before what was seen: not the parts that were read
+        done = seen.order if known and seen is not None and seen.order <= end else 0
+        cuts = [_cut(held, low if part.last <= done else None, high) for part, held in parts]
+        return _together(cuts, [held for _, held in parts]), Place(lineage, end)
 
     def last_tick(self, view: str) -> datetime | None:
         """The newest known_at among a view's rows, or None without rows."""
-        newest = [held.newest for held in self._all(view)]
+        newest = [held.newest for _, held in self._all(view)]
         return pd.Timestamp(max(newest), tz="UTC").to_pydatetime() if newest else None
 
     def cut(self, view: str, keep_until: datetime | None, *, note: dict[str, Any] | None = None) -> None:
@@ -129,10 +165,13 @@ class GoldStore:
         old = self._parts(view)
         if kept is not None and len(kept):
             data = _encoded(kept, note)
-            order = old[-1].last + 1
-            part = _Part(order, order, sha256_hex(data)[:16])
+            # it covers the numbers of what it stands for: what is appended next is new to all readers
+            part = _Part(old[0].first, old[-1].last, sha256_hex(data)[:16])
             self._write(view, part, data)
             self._hold(view, part, kept, note)
+            old = [void for void in self._listed(view) if void != part]
+        else:
+            (self.folder(view) / _LINEAGE).unlink(missing_ok=True)
         self._drop(view, old)
 
     def built(self, view: str) -> dict[str, Any] | None:
@@ -140,27 +179,44 @@ class GoldStore:
         parts = self._parts(view)
         return self._load(view, parts[-1]).note if parts else None
 
-    def _parts(self, view: str) -> list[_Part]:
+    def _lineage(self, view: str) -> str:
+        try:
+            return (self.folder(view) / _LINEAGE).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return ""
+
+    def _begin(self, view: str, *, anew: bool) -> None:
+        """Give a view the name of its sequence of parts, a new one when it has no parts."""
+        file = self.folder(view) / _LINEAGE
+        if anew or not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            temporary = file.with_name(f"{_LINEAGE}.{os.getpid()}")
+            temporary.write_text(os.urandom(8).hex(), encoding="utf-8")
+            temporary.replace(file)
+
+    def _listed(self, view: str) -> list[_Part]:
         folder = self.folder(view)
         if not folder.is_dir():
             return []
         found = [_PART.match(entry.name) for entry in os.scandir(folder)]
-        parts = [_Part(int(match[1]), int(match[2]), match[3]) for match in found if match]
-        parts.sort(key=lambda part: (part.first, -part.last))
+        return [_Part(int(match[1]), int(match[2]), match[3]) for match in found if match]
+
+    def _parts(self, view: str) -> list[_Part]:
+        parts = sorted(self._listed(view), key=lambda part: (part.first, -part.last))
         live: list[_Part] = []
         for part in parts:
             if not live or part.last > live[-1].last:
                 live.append(part)
         return live
 
-    def _all(self, view: str) -> list[_Held]:
+    def _all(self, view: str) -> list[tuple[_Part, _Held]]:
         for _ in range(4):
             try:
-                return [self._load(view, part) for part in self._parts(view)]
+                return [(part, self._load(view, part)) for part in self._parts(view)]
             except FileNotFoundError:
                 # another process merged parts between our listing and our reading
                 continue
-        return [self._load(view, part) for part in self._parts(view)]
+        return [(part, self._load(view, part)) for part in self._parts(view)]
 
     def _load(self, view: str, part: _Part) -> _Held:
         held = self._held.get((view, part.file))
@@ -191,11 +247,11 @@ class GoldStore:
         small: list[_Part] = []
         if len(parts) < self._merge_at:
             return
-        for part in reversed(parts):
+        for part in reversed(parts[:-1]):
             if len(self._load(view, part).frame) >= self._merge_below:
                 break
             small.insert(0, part)
-        if len(small) < self._merge_at:
+        if len(small) + 1 < self._merge_at:
             return
         merged = pd.concat([self._load(view, part).frame for part in small], ignore_index=True)
         note = self._load(view, small[-1]).note
@@ -209,6 +265,14 @@ class GoldStore:
         for part in parts:
             (self.folder(view) / part.file).unlink(missing_ok=True)
             self._held.pop((view, part.file), None)
+
+
+def _together(cuts: list[pd.DataFrame | None], held: list[_Held]) -> pd.DataFrame:
+    found = [frame for frame in cuts if frame is not None and len(frame)]
+    if not found:
+        columns = next((part.frame.iloc[:0] for part in held), None)
+        return _no_rows() if columns is None else columns.copy()
+    return found[0].reset_index(drop=True) if len(found) == 1 else pd.concat(found, ignore_index=True)
 
 
 def _no_rows() -> pd.DataFrame:

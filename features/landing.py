@@ -2,6 +2,7 @@
 
 One batch is one landing part and, when rows failed, one quarantine part of the same name. The landing part is
 written last and is what makes the batch count: a quarantine part without it is invisible until the batch comes again.
+Rows that a person releases from quarantine land as a batch of their own; see `features.quarantine`.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ import pyarrow.parquet as pq
 from contracts.errors import DependencyDown, InputInvalid
 from contracts.events import event_contract
 from contracts.times import utc
-from features.checks import Checked, check, flags, shown, text_frame
+from features.checks import Checked, check, shown, text_frame
 from features.frames import FrameBuffer, frame_of, table_of
+from features.odcs_checks import flags
+from features.scd2 import gap_flags, interval_faults
 
 PART_FORMAT = 1
 _META = b"seatrial"
@@ -38,7 +41,8 @@ _DUPLICATE = "event_id: wanted an id that was not used before"
 @dataclass(frozen=True)
 class Receipt:
     """What became of one batch. rows_in = landed + quarantined; `reasons`: first broken rule -> rows, their sum is
-    `quarantined`; `already`: the same batch was here before and nothing was done now."""
+    `quarantined`; `already`: the same batch was here before and nothing was done now; `released`: so many of rows_in
+    came out of quarantine, where an earlier receipt counted them already."""
 
     kind: str
     source: str
@@ -48,6 +52,7 @@ class Receipt:
     quarantined: int
     reasons: dict[str, int] = field(default_factory=dict)
     already: bool = False
+    released: int = 0
 
 
 class _Stream:
@@ -94,7 +99,14 @@ class Landing:
     def __init__(self, root: Path) -> None:
         self._root = Path(root)
         self._streams: dict[str, _Stream] = {}
+        self._receipts: dict[tuple[str, str], Receipt] = {}
         self._turn = threading.RLock()
+        self._turns = 0
+
+    @property
+    def root(self) -> Path:
+        """The lake's folder."""
+        return self._root
 
     def append(
         self,
@@ -121,14 +133,37 @@ class Landing:
         rows_in = len(frame) + (0 if rejected is None else len(rejected))
         if rows_in == 0:
             return Receipt(kind, source, batch, 0, 0, 0)
-        with self._writing():
+        with self.writing():
             stream = self._stream(kind)
             if batch in stream.stems:
                 return replace(_receipt(stream.folder / f"{stream.stems[batch]}.parquet"), already=True)
-            good, bad, rules = _judge(kind, frame, rejected, stream.ids, checked)
+            good, bad, rules = _judge(kind, frame, rejected, stream, checked)
             counts = dict(Counter(rules).most_common())
             receipt = Receipt(kind, source, batch, rows_in, len(good), len(bad), counts)
             self._write(stream, receipt, good, bad)
+        return receipt
+
+    def judge(self, kind: str, frame: pd.DataFrame) -> Checked:
+        """What would land of a frame now and what would be refused; nothing is written."""
+        good, bad, rules = _judge(kind, frame, None, self._stream(kind), passed=False)
+        return Checked(good, bad, tuple(rules))
+
+    def land_released(self, kind: str, frame: pd.DataFrame, *, source: str, batch: str) -> Receipt:
+        """Land rows that were in quarantine and that `judge` has just passed, within the same `writing`.
+
+        Args:
+            kind: an event kind.
+            frame: canonical events, all of which passed.
+            source: system that they came from.
+            batch: the release's id; the same again changes nothing.
+        """
+        with self.writing():
+            stream = self._stream(kind)
+            if batch in stream.stems:
+                return replace(_receipt(stream.folder / f"{stream.stems[batch]}.parquet"), already=True)
+            rows = len(frame)
+            receipt = Receipt(kind, source, batch, rows, rows, 0, released=rows)
+            self._write(stream, receipt, frame, frame.iloc[:0])
         return receipt
 
     def read(self, kind: str, *, known_by: datetime | None = None) -> pd.DataFrame:
@@ -166,9 +201,8 @@ class Landing:
 
     def quarantined(self, kind: str) -> pd.DataFrame:
         """Refused rows: reason, source, batch, and every field of the kind as the text that stood there."""
-        stream = self._stream(kind)
         folder = self._root / "quarantine" / kind
-        parts = [folder / f"{stem}.parquet" for stem in sorted(stream.stems.values())]
+        parts = [folder / part.name for part, _ in self.parts(kind)]
         tables = [_read_part(part) for part in parts if part.is_file()]
         names = ("reason", "source", "batch", *event_contract(kind).names)
         schema = pa.schema([(name, pa.string()) for name in names])
@@ -176,13 +210,27 @@ class Landing:
         return frame
 
     def flags(self, kind: str) -> pd.DataFrame:
-        """Landed rows that a business check finds odd (they count all the same): event_id, flag."""
-        return flags(kind, self.read(kind))
+        """Landed rows that a business check finds odd (they count all the same): event_id, field, rule, flag."""
+        rows = self.read(kind)
+        found = flags(kind, rows)
+        return pd.concat([found, gap_flags(rows)], ignore_index=True) if kind == "attribute" else found
 
     def receipts(self, kind: str) -> tuple[Receipt, ...]:
-        """What became of every batch of a kind, oldest first."""
-        stream = self._stream(kind)
-        return tuple(_receipt(stream.folder / f"{stem}.parquet") for stem in sorted(stream.stems.values()))
+        """What became of every batch of a kind, oldest first; their landed rows follow each other in `read`."""
+        return tuple(receipt for _, receipt in self.parts(kind))
+
+    def parts(self, kind: str) -> tuple[tuple[Path, Receipt], ...]:
+        """The landed parts of a kind, oldest first, with their receipts; their rows are not read."""
+        event_contract(kind)
+        folder = self._root / "landing" / kind
+        names = sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
+        found = []
+        for name in names:
+            if name.endswith(".parquet"):
+                if (kind, name) not in self._receipts:
+                    self._receipts[kind, name] = _receipt(folder / name)
+                found.append((folder / name, self._receipts[kind, name]))
+        return tuple(found)
 
     def kinds(self) -> tuple[str, ...]:
         """Kinds of which a batch has landed."""
@@ -215,11 +263,20 @@ class Landing:
         stream.add(stem, good)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
+        """Hold off all other writers of this lake, in any process; may be nested."""
         self._root.mkdir(parents=True, exist_ok=True)
-        with self._turn, (self._root / ".landing.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        with self._turn:
+            if self._turns:
+                yield
+                return
+            with (self._root / ".landing.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                self._turns += 1
+                try:
+                    yield
+                finally:
+                    self._turns -= 1
 
 
 def write_part(path: Path, table: pa.Table) -> None:
@@ -259,20 +316,25 @@ def _receipt(path: Path) -> Receipt:
 
 
 def _judge(
-    kind: str, frame: pd.DataFrame, rejected: pd.DataFrame | None, used: set[str], passed: bool
+    kind: str, frame: pd.DataFrame, rejected: pd.DataFrame | None, stream: _Stream, passed: bool
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     """Rows to land, rows to quarantine as text with `reason`, and the first broken rule of each of the latter."""
     checked = Checked(frame.reset_index(drop=True), pd.DataFrame(), ()) if passed else check(kind, frame)
     good, bad, rules = checked.good, [checked.bad], list(checked.rule)
     ids = good["event_id"]
     again = ids.duplicated().to_numpy()
-    if not used.isdisjoint(ids):
-        again |= ids.isin(used).to_numpy()
+    if not stream.ids.isdisjoint(ids):
+        again |= ids.isin(stream.ids).to_numpy()
     if again.any():
         repeated = good[again]
-        bad.append(text_frame(kind, repeated, [f"{_DUPLICATE}, got {shown(name)}" for name in repeated["event_id"]]))
+        reasons = [f"{_DUPLICATE}, got {shown(name)} [unique]" for name in repeated["event_id"]]
+        bad.append(text_frame(kind, repeated, reasons))
         rules += [_DUPLICATE] * len(repeated)
         good = good[~again].reset_index(drop=True)
+    if kind == "attribute":
+        good, contradicting = _apart(kind, good, interval_faults(good, stream.buffer.frame()))
+        bad.append(contradicting)
+        rules += [reason.split(", got ")[0] for reason in contradicting["reason"]]
     if rejected is not None and len(rejected):
         reasons = rejected["reason"].astype(str).tolist()
         bad.insert(0, text_frame(kind, rejected, reasons))
@@ -280,11 +342,18 @@ def _judge(
     return good, pd.concat([part for part in bad if len(part)] or bad[:1], ignore_index=True), rules
 
 
+def _apart(kind: str, rows: pd.DataFrame, reasons: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows without a reason against them, and the others as quarantine text."""
+    wrong = np.array([bool(reason) for reason in reasons], dtype=bool)
+    return rows[~wrong].reset_index(drop=True), text_frame(kind, rows[wrong], [reason for reason in reasons if reason])
+
+
 def _checksum(kind: str, source: str, frame: pd.DataFrame, rejected: pd.DataFrame | None) -> str:
-    """Hash of a batch's content; column order and index do not matter, row order does."""
+    """Hash of a batch's content; row order matters, column order, index and the words of refusals do not."""
     digest = hashlib.sha256(repr((PART_FORMAT, kind, source)).encode())
     for part in (frame, rejected):
-        for name in sorted(map(str, part.columns)) if part is not None and len(part) else ():
+        names = () if part is None or part.empty else sorted({*map(str, part.columns)} - {"reason"})
+        for name in names:
             digest.update(repr(name).encode("utf-8", "backslashreplace"))
             digest.update(_column_bytes(part[name]))  # type: ignore[index]
     return digest.hexdigest()[:32]

@@ -25,16 +25,18 @@ _ISO_WANTED = "a time with a zone, like 2026-01-31T00:00:00Z"
 @dataclass(frozen=True)
 class Parsed:
     """`values`: in the field's Arrow type, null where nothing stood or nothing parsed. `raw`: what stood there, as
-    text. `bad`: boolean mask of cells that are there but do not parse; `wanted`: in words, what would have."""
+    text. `bad`: boolean mask of cells that are there but do not parse; `wanted`: in words, what would have; `rule`:
+    its name in the contract."""
 
     values: pa.Array
     raw: pa.Array
     bad: np.ndarray
     wanted: str
+    rule: str = "logicalType"
 
     def reason(self, field: str, row: int) -> str:
         """Why the cell of `row` was refused."""
-        return f"{field}: wanted {self.wanted}, got {shown(self.raw[row].as_py())}"
+        return f"{field}: wanted {self.wanted}, got {shown(self.raw[row].as_py())} [{self.rule}]"
 
 
 def parse_column(rows: pa.Table, spec: Column, field: EventField) -> Parsed:
@@ -56,8 +58,8 @@ def parse_column(rows: pa.Table, spec: Column, field: EventField) -> Parsed:
     found = np.asarray(second.values.is_valid().to_numpy(zero_copy_only=False), dtype=bool)
     own, theirs = first.bad & ~found, second.bad & ~first.bad & first.values.is_null().to_numpy(zero_copy_only=False)
     raw = pc.if_else(pa.array(theirs), second.raw, first.raw) if theirs.any() else first.raw
-    wanted = first.wanted if not theirs.any() or own.any() else second.wanted
-    return Parsed(values, raw, own | theirs, wanted)
+    told = first if not theirs.any() or own.any() else second
+    return Parsed(values, raw, own | theirs, told.wanted, told.rule)
 
 
 def columns_of(spec: Column) -> tuple[str, ...]:
@@ -82,7 +84,7 @@ def _parse_one(rows: pa.Table, spec: Column, field: EventField) -> Parsed:
     here = _mask(source.is_valid())
     bad = (here & _mask(values.is_null())) | refused
     if refused.any():
-        wanted = "one of " + ", ".join(spec.map or ())
+        return Parsed(values, raw, bad, "one of " + ", ".join(spec.map or ()), "enum")
     return Parsed(values, raw, bad, wanted)
 
 

@@ -159,7 +159,8 @@ class Loop:
         state = self.ws.registrar.state(self.policy.model)
         if state.champion is None:
             return
-        window, response = self._monitor.run(state, now)
+        unsafe = self.ws.sources.unsafe(self.policy.features, now)
+        window, response = self._monitor.run(state, now, unsafe=unsafe)
         self.story.windows.append(window)
         self.story.responses.append((now, response))
         if response.response is Response.RETRAIN and not under_trial(state):

@@ -46,7 +46,8 @@ def build_features(ws: Workspace, policy: Policy, until: datetime) -> dict[str, 
 
     views = ws.declarations.services[policy.features].views
     build(ws.declarations, ws.landing, ws.gold, until=until, views=views)
-    return materialize(ws.declarations, ws.gold, ws.online, until, views=views)
+    counts = materialize(ws.declarations, ws.gold, ws.online, until, views=views)
+    return {view: count.written for view, count in counts.items()}
 
 
 def population(ws: Workspace, policy: Policy, now: datetime) -> pd.DataFrame:
@@ -94,7 +95,7 @@ def training_set(ws: Workspace, policy: Policy, now: datetime, progress: Progres
 def train_candidate(
     ws: Workspace, policy: Policy, now: datetime, progress: Progress = quiet, params: dict[str, Any] | None = None
 ) -> Trial:
-    """Train, profile, log to MLflow, register and gate one candidate.
+    """Build what is new, train, audit for leaks, profile, log to MLflow, register and gate one candidate.
 
     The candidate's files are sealed before they are registered; a run that dies before registering leaves nothing
     but an MLflow run without a version.
@@ -103,15 +104,21 @@ def train_candidate(
         the registered version with the gate's verdict.
     """
     from drift.profile import write_profile
+    from features.build import build
+    from lifecycle.audits import training_audit
     from models.load import load_model
     from registry.gate import gate
 
+    # events may have landed since the last build: the features must know what the labels know
+    build(ws.declarations, ws.landing, ws.gold, until=now, views=ws.declarations.services[policy.features].views)
     asked = population(ws, policy, now)
     progress("point-in-time join", 0.0)
     rows = ws.feast.training_set(policy.features, asked)
     kept = rows["row_id"].tolist() == asked["row_id"].tolist()
+    progress("leakage audit", 0.0)
+    audited = training_audit(ws, policy, rows)
     with tempfile.TemporaryDirectory(prefix="seatrial-train-") as folder:
-        trained = beside_champion(ws, policy, rows, now, Path(folder) / "model", progress, params)
+        trained = beside_champion(ws, policy, rows, now, Path(folder) / "model", progress, params, audited)
         progress("profile", 0.9)
         write_profile(
             trained.folder,
@@ -142,6 +149,7 @@ def beside_champion(
     out: Path,
     progress: Progress,
     params: dict[str, Any] | None = None,
+    leakage_audit: dict[str, Any] | None = None,
 ) -> TrainedModel:
     """Train, and backtest beside the present champion; files go into the folder `out`, nothing is registered."""
     from models.training import train
@@ -157,6 +165,7 @@ def beside_champion(
         champion_trained_until=until,
         progress=progress,
         params=params,
+        leakage_audit=leakage_audit,
     )
 
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from features.feast_store import FeatureRepo
     from features.gold import GoldStore
     from features.landing import Landing
-    from features.online import OnlineStore
+    from features.online_rows import OnlineFeatures
+    from features.source_watch import SourceWatch
     from registry.artifacts import ArtifactStore
     from registry.promotion import Registrar
     from registry.sql_ledger import SqlLedger
@@ -83,6 +84,13 @@ class Workspace:
         return Landing(self.settings.lake)
 
     @cached_property
+    def sources(self) -> SourceWatch:
+        """How far the sources of the landed events can be trusted."""
+        from features.source_watch import SourceWatch
+
+        return SourceWatch(self.landing, self.declarations)
+
+    @cached_property
     def gold(self) -> GoldStore:
         """Feature rows by view."""
         from features.gold import GoldStore
@@ -100,11 +108,11 @@ class Workspace:
         return repo
 
     @cached_property
-    def online(self) -> OnlineStore:
-        """The embedded online store."""
-        from features.online import OnlineStore
+    def online(self) -> OnlineFeatures:
+        """The online store: embedded, or the Redis that the settings name."""
+        from features.online_stores import open_online
 
-        return OnlineStore(self.settings.online)
+        return open_online(self.settings, self.declarations, durable=self._durable)
 
     @cached_property
     def ledger(self) -> SqlLedger:

@@ -43,6 +43,7 @@ def train(
     champion_trained_until: datetime | None = None,
     progress: Progress | None = None,
     params: dict[str, Any] | None = None,
+    leakage_audit: dict[str, Any] | None = None,
 ) -> TrainedModel:
     """Train a candidate and say how good it is.
 
@@ -57,6 +58,7 @@ def train(
             on decisions from then on, because it may have learnt from the others.
         progress: called with words and the share done in [0, 1].
         params: overrides of booster parameters, as found by tuning.
+        leakage_audit: what an audit of `rows` found (plain values); goes into the evaluation's dataset for the gate.
 
     Returns:
         the candidate with its evaluation; the same inputs write the same bytes.
@@ -72,7 +74,7 @@ def train(
     known = rows[matured(rows, now)]
     tested, answers = _backtest(policy, rows, declarations, now, params, progress)
     answers["incumbent"] = incumbent_answers(policy, declarations, tested.rows)
-    dataset = _dataset(known, tested)
+    dataset = _dataset(known, tested) | ({} if leakage_audit is None else {"leakage_audit": leakage_audit})
     if champion is not None:
         answers["champion"] = _champion_answers(champion, champion_trained_until, tested.rows, dataset)
     named = segments(policy, declarations, known, tested.rows)

@@ -20,8 +20,9 @@ _NEEDED = ("row_id", "as_of", "candidate", "incumbent")
 def gate(evaluation: Evaluation, policy: Policy, *, has_champion: bool) -> Verdict:
     """Judge a candidate's backtest by the policy's gate.
 
-    Criteria: rows (enough, whole, of the policy's metric), beat_incumbent, beat_champion when there is one, each
-    segment column, each declared calibration range. Improvement is relative, 1 - candidate / rival of mean losses (of
+    Criteria: rows (enough, whole, of the policy's metric), leakage_audit (of the training set; without one, or when a
+    feature predicts implausibly well, inconclusive), beat_incumbent, beat_champion when there is one, each segment
+    column, each declared calibration range. Improvement is relative, 1 - candidate / rival of mean losses (of
     their square roots for rmsse); its lower bound by a bootstrap of days must exceed the policy's margin to pass, its
     upper bound falls short of it to fail. A figure that is missing, not a number, or computed on too few rows is
     inconclusive, never a pass.
@@ -34,10 +35,10 @@ def gate(evaluation: Evaluation, policy: Policy, *, has_champion: bool) -> Verdi
     Returns:
         the verdict with every criterion.
     """
-    rows = _rows(evaluation, policy)
+    rows, audited = _rows(evaluation, policy), _leakage(evaluation)
     if rows.outcome is not Outcome.PASS:
-        return verdict_of([rows])
-    criteria = [rows, _beats(evaluation, policy, "incumbent", policy.gate.beat.incumbent)]
+        return verdict_of([rows, audited])
+    criteria = [rows, audited, _beats(evaluation, policy, "incumbent", policy.gate.beat.incumbent)]
     if has_champion:
         criteria.append(_beats(evaluation, policy, "champion", policy.gate.beat.champion))
     criteria += [_segment(evaluation, policy, name, has_champion) for name in policy.gate.segments.by]
@@ -77,6 +78,26 @@ def _rows(evaluation: Evaluation, policy: Policy) -> Criterion:
         if bad := int((~np.isfinite(values) | (values < 0)).sum()):
             return hold(f"{bad} of {len(losses)} losses of the {who} are not numbers >= 0")
     return Criterion("rows", Outcome.PASS, float(len(losses)), float(needed), f"{len(losses)} rows were scored")
+
+
+def _leakage(evaluation: Evaluation) -> Criterion:
+    """What the audit of the training set found: nothing may differ from the landed events, nothing be the label."""
+    name, found = "leakage_audit", evaluation.dataset.get("leakage_audit")
+    if not isinstance(found, dict):
+        found = {}
+    rows, cells, differing = (found.get(part) for part in ("rows", "cells", "differing"))
+    if not (isinstance(rows, int) and isinstance(cells, int) and isinstance(differing, int)) or cells <= 0:
+        return Criterion(name, Outcome.INCONCLUSIVE, None, 0.0, "the training set was not audited for leaks")
+    example = found.get("example", "")
+    if differing or found.get("derived"):
+        words = f"{differing} of {cells} audited values are not what was known"
+        if found.get("derived"):
+            words += f"; made from the label: {', '.join(found['derived'])}"
+        return Criterion(name, Outcome.FAIL, float(differing), 0.0, f"{words}; {example}")
+    if found.get("implausible"):
+        words = f"predicts too well to be honest: {', '.join(found['implausible'])}; {example}"
+        return Criterion(name, Outcome.INCONCLUSIVE, 0.0, 0.0, words)
+    return Criterion(name, Outcome.PASS, 0.0, 0.0, f"{cells} values of {rows} rows are what was known then")
 
 
 def _beats(evaluation: Evaluation, policy: Policy, rival: str, margin: float) -> Criterion:

@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from contracts.decisions import ViewRead
-from contracts.declarations import Declarations, DemandHistory, PromotionPlan, View, view_columns
+from contracts.declarations import AttributeHistory, Declarations, DemandHistory, PromotionPlan, View, view_columns
 from contracts.errors import InputInvalid, UnknownName
 from contracts.policy import Kind
 from contracts.times import parse_time
 from features.facts import fact_values
-from features.online import Ask
+from features.online_rows import Ask
 
 Columns = dict[str, np.ndarray[Any, Any]]
 TIMES = ("promised_at", "scheduled_at")
@@ -41,6 +41,7 @@ class Plan:
     service: str
     views: tuple[tuple[str, View, tuple[str, ...]], ...]
     optional: frozenset[str]
+    standing: frozenset[str]
     history: str
 
 
@@ -58,6 +59,7 @@ def plan_for(declarations: Declarations, service: str) -> Plan:
         service=service,
         views=views,
         optional=frozenset(name for name, view, _ in views if isinstance(view, PromotionPlan)),
+        standing=frozenset(name for name, view, _ in views if isinstance(view, AttributeHistory)),
         history=next((name for name, view, _ in views if isinstance(view, DemandHistory)), ""),
     )
 

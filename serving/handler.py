@@ -286,7 +286,7 @@ class DecisionHandler:
                 return Attempt(rung=rung, failure=service.refused.get(rung, f"no_version: there is no {rung.value}"))
             return try_model(rung, loaded.version, loaded.model, columns(False), explain=policy.kind == "risk")
 
-        concerns = feature_concerns(views, plan.optional, policy.serve.max_feature_age)
+        concerns = feature_concerns(views, plan.optional, policy.serve.max_feature_age, plan.standing)
         answer = climb(rungs(policy.serve.ladder, chosen.arm), attempt, concerns)
         used = service.loaded(answer.rung)
         return answer, used.manifest_sha256 if used and answer.version else None

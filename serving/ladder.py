@@ -63,13 +63,16 @@ def climb(order: Iterable[Rung], attempt: Callable[[Rung], Attempt], concerns: S
     return Answer(rung=Rung.REFUSE, degraded=reasons)
 
 
-def feature_concerns(views: Iterable[ViewRead], optional: frozenset[str], max_age: timedelta) -> tuple[str, ...]:
+def feature_concerns(
+    views: Iterable[ViewRead], optional: frozenset[str], max_age: timedelta, standing: frozenset[str] = frozenset()
+) -> tuple[str, ...]:
     """What is wrong with the features as read, one sentence a view, each once.
 
     Args:
         views: as read for the decision.
         optional: views whose absence and age say nothing (a promotion plan holds rows only for what was announced).
         max_age: the policy's limit for a row's age; an age of exactly that is still allowed.
+        standing: views whose rows hold until they change: only their own ttl makes them stale.
     """
     limit = max_age.total_seconds()
     found: dict[str, None] = {}
@@ -78,7 +81,7 @@ def feature_concerns(views: Iterable[ViewRead], optional: frozenset[str], max_ag
             continue
         if view.status == "missing":
             found[f"missing: {view.view} has no row for this key"] = None
-        elif view.status == "stale" or (view.age_s is not None and view.age_s > limit):
+        elif view.status == "stale" or (view.view not in standing and (view.age_s or 0.0) > limit):
             age = (view.age_s or 0.0) / 3600
             found[f"stale: {view.view} is {age:.1f} h old, allowed {limit / 3600:g} h"] = None
     return tuple(found)

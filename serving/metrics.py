@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.registry import Collector
 
 from contracts.decisions import DecisionRecord
 
@@ -34,6 +35,10 @@ class DecisionMetrics:
             "seatrial_snapshot_revision", "Ledger revision in service", ("model",), registry=self.registry
         )
         self._children: dict[tuple[str, ...], Counter] = {}
+
+    def watch(self, collector: Collector) -> None:
+        """Tell the series of a collector too; it looks them up on each scrape."""
+        self.registry.register(collector)
 
     def decision(self, record: DecisionRecord) -> None:
         """Count one new decision."""

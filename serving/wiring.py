@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,7 +12,10 @@ from contracts.declarations import Declarations, load_declarations
 from contracts.policy import Policy, load_policies
 from contracts.settings import Settings
 from contracts.times import Clock
-from features.online import OnlineStore
+from features.landing import Landing
+from features.online_rows import OnlineFeatures
+from features.online_stores import open_online
+from features.source_watch import SourceWatch
 from registry.artifacts import ArtifactStore
 from serving.decision_log import DecisionLog
 from serving.handler import DecisionHandler
@@ -20,6 +25,7 @@ from serving.outcomes import OutcomeLog
 from serving.replay import ReplayResult, replay
 from serving.revision import code_revision
 from serving.shadow import ShadowScorer
+from serving.source_gauges import Looked, SourceGauges
 
 
 def handler_from(
@@ -38,21 +44,28 @@ def handler_from(
         auto_refresh: see DecisionHandler.
     """
     declared = declarations or load_declarations(settings.features)
-    metrics = DecisionMetrics()
+    metrics, online, told = DecisionMetrics(), open_online(settings, declared), clock or settings.make_clock()
     models = ModelsInService(settings.serving, ArtifactStore(settings.artifacts), declared, metrics.problem)
+    metrics.watch(SourceGauges(_look_at(settings, declared, online), told))
     handler = DecisionHandler(
         models=models,
-        online=OnlineStore(settings.online),
+        online=online,
         declarations=declared,
         log=DecisionLog(settings.decisions),
         outcomes=OutcomeLog(settings.decisions),
-        clock=clock or settings.make_clock(),
+        clock=told,
         code_revision=code_revision(),
         metrics=metrics,
         auto_refresh=auto_refresh,
     )
     handler.refresh()
     return handler
+
+
+def _look_at(settings: Settings, declared: Declarations, online: OnlineFeatures) -> Callable[[datetime], Looked]:
+    """Looks at the sources and views of a workspace; a view is as old here as it is online."""
+    sources = SourceWatch(Landing(settings.lake), declared)
+    return lambda now: (sources.health(now), sources.views(now, None, online))
 
 
 def replay_in(settings: Settings, record: DecisionRecord) -> ReplayResult:

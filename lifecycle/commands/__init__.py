@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from lifecycle.commands import data, demo, model, registry, schema, serve, watch
+from lifecycle.commands import (
+    audit,
+    bench,
+    data,
+    demo,
+    freshness,
+    model,
+    quarantine,
+    registry,
+    schema,
+    series,
+    serve,
+    watch,
+)
 
 app = typer.Typer(
     name="seatrial",
@@ -14,7 +27,13 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("ingest")(data.ingest)
+data.features_app.command("audit")(audit.audit)
+data.features_app.command("skew")(audit.skew)
+data.features_app.command("freshness")(freshness.freshness)
+data.features_app.command("bench")(bench.bench)
+data.features_app.command("series")(series.series)
 app.add_typer(data.features_app, name="features")
+app.add_typer(quarantine.quarantine_app, name="quarantine")
 app.command("train")(model.train)
 app.command("tune")(model.tune)
 app.command("backtest")(model.backtest)

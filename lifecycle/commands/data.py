@@ -20,26 +20,31 @@ def ingest(
     mapping: Annotated[Path, typer.Argument(help="Mapping file (YAML).")],
     file: Annotated[Path, typer.Argument(help="Data file, or the folder of the mapping's files.")],
     until: Until = None,
+    accept: Annotated[
+        list[str] | None, typer.Option(help="A rule (kind.field.rule) that the file may break: the change is real.")
+    ] = None,
     json_output: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Read a file by its mapping and land its events; bad rows go to quarantine with their reason."""
+    """Read a file by its mapping and land its events; bad rows go to quarantine, a file unlike the last stops here."""
     from contracts.mapping import load_mapping
-    from contracts.times import parse_time
+    from contracts.times import SystemClock, parse_time
+    from features.importer import check_feeds, stage
     from features.importer import ingest as land
-    from features.importer import stage
     from lifecycle.terminal import emit, progress_bar
     from lifecycle.workspace import Workspace
 
     loaded = load_mapping(mapping)
-    limit = parse_time(until, "--until") if until else None
+    limit, accepted = parse_time(until, "--until") if until else None, accept or ()
+    landing, now = Workspace().landing, SystemClock().now()  # a rehearsal's clock may stand before its data
     if dry_run:
-        staged = stage(loaded, file)
+        staged = stage(loaded, file, now=now)
+        check_feeds(staged, landing, accepted)
         counts = {kind: len(frame) for kind, frame in staged.events.items()}
         emit({"dry_run": True, "events": counts, "refused": _reasons(staged.rejected)}, json_output=json_output)
         return
     with progress_bar(json_output=json_output) as progress:
-        receipts = land(loaded, file, Workspace().landing, until=limit, progress=progress)
+        receipts = land(loaded, file, landing, until=limit, progress=progress, now=now, accept=accepted)
     result: dict[str, dict[str, object]] = {}
     for receipt in receipts:
         sums = result.setdefault(receipt.kind, {"in": 0, "landed": 0, "quarantined": 0, "again": 0, "reasons": {}})
@@ -57,8 +62,11 @@ def _add(sums: dict[str, object], name: str, count: int) -> None:
 
 
 def _reasons(rejected: dict[str, pd.DataFrame]) -> dict[str, dict[str, int]]:
+    def rules(frame: pd.DataFrame) -> pd.Series[str]:
+        return frame["reason"].map(lambda reason: reason.partition(", got ")[0])
+
     return {
-        kind: {str(name): int(n) for name, n in frame["reason"].value_counts().head(20).items()}
+        kind: {str(name): int(n) for name, n in rules(frame).value_counts().head(20).items()}
         for kind, frame in rejected.items()
         if len(frame)
     }
@@ -79,7 +87,7 @@ def apply(json_output: Json = False) -> None:
 @features_app.command("materialize")
 def materialize(
     until: Until = None,
-    full: Annotated[bool, typer.Option(help="From the beginning: for events that landed late.")] = False,
+    full: Annotated[bool, typer.Option(help="From the beginning, whatever was remembered of earlier runs.")] = False,
     json_output: Json = False,
 ) -> None:
     """Build feature rows from landed events up to now and put what is new online."""
@@ -96,6 +104,6 @@ def materialize(
     posted = land_posted(ws)
     with progress_bar(json_output=json_output) as progress:
         built = build(ws.declarations, ws.landing, ws.gold, until=limit, progress=progress)
-        online = bring_online(ws.declarations, ws.gold, ws.online, limit, full=full)
-    rows = {view: {"built": built.get(view, 0), "online": online.get(view, 0)} for view in ws.declarations.views}
+        online = bring_online(ws.declarations, ws.gold, ws.online, limit, full=full, clock=ws.clock, progress=progress)
+    rows = {view: {"built": built.get(view, 0), **online[view]._asdict()} for view in ws.declarations.views}
     emit({"until": limit.isoformat(), "posted_outcomes": posted, "rows": rows}, json_output=json_output)

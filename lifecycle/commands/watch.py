@@ -38,7 +38,8 @@ def monitor(
     watcher = ws.monitor(policy.model)
     land_posted(ws)
     watcher.update(ws.landing, now)
-    window, response = watcher.run(state, now, events=tuple(event or ()))
+    unsafe = ws.sources.unsafe(policy.features, now)
+    window, response = watcher.run(state, now, events=tuple(event or ()), unsafe=unsafe)
     result = {
         "model": policy.model,
         "version": window.version,

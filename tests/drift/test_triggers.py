@@ -118,3 +118,16 @@ def test_times_without_zone_are_refused(risk_policy: Policy) -> None:
     """A naive moment raises instead of being read as some zone."""
     with pytest.raises(TimeInvalid):
         respond([], [], SINCE, risk_policy, datetime(2026, 1, 1))  # noqa: DTZ001
+
+
+def test_unsafe_sources_veto_a_retraining(risk_policy: Policy) -> None:
+    """A wish is held back with the sources' own words while one is not safe; without a wish nothing is."""
+    windows, words = [window(7), window(14)], ["flights outcome: nothing came for 5 days"]
+    said = respond(windows, [], SINCE, risk_policy, SINCE + 14 * DAY, unsafe=words)
+    assert said.response is Response.ALERT
+    assert "not safe for automation: flights outcome: nothing came for 5 days" in said.reason
+    assert respond(windows, [], SINCE, risk_policy, SINCE + 14 * DAY).response is Response.RETRAIN
+    free = risk_policy.model_copy(update={"retrain": risk_policy.retrain.model_copy(update={"veto": "none"})})
+    assert respond(windows, [], SINCE, free, SINCE + 14 * DAY, unsafe=words).response is Response.RETRAIN
+    quiet = respond([window(7, Health.OK)], [], SINCE, risk_policy, SINCE + 7 * DAY, unsafe=words)
+    assert quiet.response is Response.NOTHING

@@ -77,7 +77,7 @@ def test_a_truncated_parquet_is_refused(tmp_path: Path) -> None:
 def test_a_column_that_is_not_there_is_named_with_the_nearest(tmp_path: Path) -> None:
     """A renamed source column stops the run and names what the mapping wanted and what looks like it."""
     file = csv(tmp_path, HEADER.replace("carrier", "carriers") + GOOD)
-    with pytest.raises(InputInvalid, match=r"shipment.carrier: .*got 'carrier'; did you mean 'carriers'"):
+    with pytest.raises(InputInvalid, match=r"shipment.carrier.schema: .*got 'carrier'; did you mean 'carriers'"):
         stage(mapped(tmp_path), file)
 
 
@@ -117,18 +117,22 @@ def test_bad_rows_are_set_apart_with_reasons(tmp_path: Path) -> None:
     receipts = ingest(mapped(tmp_path), csv(tmp_path, HEADER + "".join(rows)), landing)
     assert (sum(one.rows_in for one in receipts), sum(one.landed for one in receipts)) == (7, 2)
     reasons = landing.quarantined("shipment").set_index("event_id")["reason"]
-    assert reasons["s3"] == "quantity: wanted a number, got 'five'"
-    assert reasons["s4"] == "promised_at: wanted a time like %d-%b-%y or %Y-%m-%d, got 'Date Not Captured'"
+    assert reasons["s3"] == "quantity: wanted a number, got 'five' [logicalType]; line 4"
+    wanted = "promised_at: wanted a time like %d-%b-%y or %Y-%m-%d, got 'Date Not Captured' [logicalType]; line 5"
+    assert reasons["s4"] == wanted
     assert reasons["s5"].startswith("event_time: wanted a time with a zone")
-    assert reasons["s1"] == "event_id: wanted an id that was not used before, got 's1'"
-    assert reasons["s6"] == "carrier: wanted a value, got nothing"
+    assert reasons["s1"] == "event_id: wanted an id that was not used before, got 's1' [unique]"
+    assert reasons["s6"] == "carrier: wanted a value, got nothing [required]; line 8"
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         (HEADER.encode() + "s1,2026-01-01T08:00:00Z,Blå,Oslo,9-Jan-26,5\n".encode("latin-1"), "utf-8"),
-        (HEADER + "s1,2026-01-01T08:00:00Z,Blue\n", "Expected 6 columns, got 3"),
+        (
+            HEADER + "s1,2026-01-01T08:00:00Z,Blue\n",
+            r"wanted 6 columns in every row, got 1 of another length \(row 2 has 3: 's1",
+        ),
         ("id,booked,carrier,to,promised,id\n", "'id' more than once"),
         ("\n" + GOOD, "a blank line"),
     ],

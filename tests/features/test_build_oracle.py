@@ -340,3 +340,35 @@ def test_the_oracle_takes_the_newest_version() -> None:
     ]
     assert [row["v"] for row in known_versions(rows, ["k"], at(4))] == ["old"]
     assert [row["v"] for row in known_versions(rows, ["k"], at(4) + HOUR)] == ["new"]
+
+
+@pytest.mark.parametrize("view", [SIGNALS, PLAN, RATES, DEMAND], ids=lambda view: view.kind)
+def test_a_build_to_an_earlier_moment_changes_nothing(tmp_path: Path, view: View) -> None:
+    """Building to day 10, then to day 5, then to day 10 leaves what the first build left: no row comes twice."""
+    kinds: dict[str, Rows] = {
+        "external_signal": [
+            {"site": "J", "name": "wind", "event_time": at(24 * day), "value": 1.0} for day in range(9)
+        ],
+        "outcome": [
+            {"shipment_id": f"s{day}", "carrier": "A", "event_time": at(24 * day), "late": day % 2 == 0}
+            for day in range(9)
+        ],
+        "price_promotion": [
+            {"sku": "a", "location": "x", "target_date": "2024-02-01", "event_time": at(24 * day), "display": day / 9}
+            for day in range(9)
+        ],
+        "demand": [
+            {"sku": "a", "location": "x", "event_time": at(24 * day), "period": "day", "quantity": float(day)}
+            for day in range(9)
+        ],
+    }
+    rows = [{**row, "known_at": row["event_time"] + HOUR} for row in kinds[view.event]]
+    landing, gold = Landing(tmp_path), GoldStore(tmp_path / "gold", durable=False)
+    landing.append(view.event, events(view.event, rows), source="test")
+    left = []
+    for day in (10, 5, 10):
+        build(declared(view), landing, gold, at(24 * day))
+        left.append(gold.read("v"))
+    assert len(left[0])
+    for frame in left[1:]:
+        pd.testing.assert_frame_equal(frame, left[0])

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from contracts.errors import InputInvalid, UnknownName
-from features.checks import check, flags
+from features.checks import check
+from features.odcs_checks import flags
 
 DAY = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -73,7 +74,7 @@ def test_only_faulty_rows_are_set_apart() -> None:
     checked = check("demand", frame)
     assert checked.good["event_id"].tolist() == ["e0", "e1", "e3"]
     assert checked.bad["reason"].tolist() == [
-        "period: wanted one of day, week, month, got 'decade'; quantity: wanted at least 0, got -5"
+        "period: wanted one of day, week, month, got 'decade' [enum]; quantity: wanted at least 0, got -5 [minimum]"
     ]
     assert checked.rule == ("period: wanted one of day, week, month",)
 
@@ -126,6 +127,5 @@ def test_unusual_quantities_are_flagged_and_kept() -> None:
     rows = [*steady, demand(event_id="spike", quantity=40.0), demand(event_id="new", sku="rice", quantity=900.0)]
     good = check("demand", pd.concat(rows)).good
     assert len(good) == 11
-    assert flags("demand", good).to_dict("records") == [
-        {"event_id": "spike", "flag": "quantity: 40 is 10 times the usual 4"}
-    ]
+    found = {"event_id": "spike", "field": "quantity", "rule": "unusual"}
+    assert flags("demand", good).to_dict("records") == [found | {"flag": "quantity: 40 is 10 times the usual 4"}]

@@ -60,9 +60,11 @@ def test_stage_counts_every_row_and_keeps_what_it_refused(tmp_path: Path) -> Non
     assert staged.rows_in == {"demand": 5}
     assert staged.events["demand"]["event_id"].tolist() == ["tea/north/2026-01-01", "tea/north/2026-01-02"]
     rejected = staged.rejected["demand"].set_index("event_id")
-    assert rejected.loc["rice/north/2026-01-01", "reason"] == "quantity: wanted a number, got 'many'"
+    assert (
+        rejected.loc["rice/north/2026-01-01", "reason"] == "quantity: wanted a number, got 'many' [logicalType]; line 4"
+    )
     assert rejected.loc["rice/north/2026-01-01", "quantity"] == "many"
-    assert rejected.loc["rice/north/2026-01-02", "reason"] == "quantity: wanted at least 0, got -2.0"
+    assert rejected.loc["rice/north/2026-01-02", "reason"] == "quantity: wanted at least 0, got -2.0 [minimum]; line 6"
     assert rejected.loc["rice/north/2026-01-03", "reason"].startswith("known_at: wanted a time with a zone")
 
 

@@ -95,8 +95,8 @@ def test_usaid_reports_are_monthly_and_two_are_refused() -> None:
     found = staged("usaid/stock.yaml", shared("usaid_contraceptive_lmis/contraceptive_logistics_data.csv"))
     assert found.rows_in == {"inventory_position": 38842, "demand": 38842}
     assert found.rejected["inventory_position"]["reason"].tolist() == [
-        "stockout_days: wanted at most 31, got 50.0",
-        "stockout_days: wanted at most 31, got 300.0",
+        "stockout_days: wanted at most 31, got 50.0 [maximum]; line 6832",
+        "stockout_days: wanted at most 31, got 300.0 [maximum]; line 4937",
     ]
     assert (found.events["demand"]["event_time"].dt.day == 1).all()
     assert (found.events["demand"]["known_at"] > found.events["demand"]["event_time"] + pd.Timedelta(days=37)).all()

@@ -86,8 +86,8 @@ def test_duplicate_ids_are_quarantined(tmp_path: Path) -> None:
     receipt = landing.append("demand", more, source="till")
     assert (receipt.rows_in, receipt.landed, receipt.quarantined) == (4, 2, 2)
     assert landing.quarantined("demand")["reason"].tolist() == [
-        "event_id: wanted an id that was not used before, got 'e0-0'",
-        "event_id: wanted an id that was not used before, got 'f0-0'",
+        "event_id: wanted an id that was not used before, got 'e0-0' [unique]",
+        "event_id: wanted an id that was not used before, got 'f0-0' [unique]",
     ]
 
 

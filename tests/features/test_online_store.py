@@ -8,6 +8,7 @@ import random
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import InputInvalid, TimeInvalid
-from features.online import Ask, OnlineStore
+from features.online import OnlineStore
+from features.online_rows import Ask, Mark
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 KEYS = ("sku", "location")
@@ -164,9 +166,9 @@ def test_views_and_marks_are_written_together_and_forgotten_by_view(tmp_path: Pa
     """Two views and their marks go in at once; forgetting one leaves the other."""
     store = OnlineStore(tmp_path)
     both = {"v": (KEYS, rows(("s", 1, 1, 1.0))), "v2": (KEYS, rows(("s", 1, 1, 2.0)))}
-    assert store.write_views(both, {"v": START, "v2": START}) == {"v": 1, "v2": 1}
+    assert store.write_views(both, {"v": Mark(START), "v2": Mark(START, "7 x")}) == {"v": (1, 0, 0), "v2": (1, 0, 0)}
     assert store.forget("v") == 1
-    assert (store.mark("v"), store.mark("v2"), lag(store)) == (None, START, None)
+    assert (store.mark("v"), store.mark("v2"), lag(store)) == (None, (START, "7 x"), None)
     assert store.newest("v2", ("lag_1",), ("s", "l")) == (START + timedelta(hours=1),) * 2 + ({"lag_1": 2.0},)
 
 
@@ -207,6 +209,29 @@ def test_rows_of_a_killed_process_are_there(tmp_path: Path):
     child.join(60)
     assert child.exitcode == -9
     assert lag(reader) == 5.0
+
+
+def _read_and_stay(store: OnlineStore, told: Any) -> None:
+    told.send(lag(store))
+    told.recv()
+    os._exit(0)
+
+
+def test_a_child_that_reads_takes_nothing_from_its_parent(tmp_path: Path):
+    """While a forked child reads through the store it inherited, the parent and another store go on reading."""
+    store = OnlineStore(tmp_path)
+    store.write("v", KEYS, rows(("s", 1, 1, 1.0)))
+    assert lag(store) == 1.0
+    here, there = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=_read_and_stay, args=(store, there))
+    child.start()
+    assert here.recv() == 1.0
+    for hour in range(2, 6):
+        assert (lag(store), lag(OnlineStore(tmp_path))) == (hour - 1.0, hour - 1.0)
+        store.write("v", KEYS, rows(("s", hour, hour, float(hour))))
+    here.send("go")
+    child.join(60)
+    assert (child.exitcode, lag(store)) == (0, 5.0)
 
 
 def _read_inherited(store: OnlineStore) -> None:

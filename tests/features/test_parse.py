@@ -24,14 +24,14 @@ def test_numbers_in_text() -> None:
     parsed = parse([" 12 ", "-1.5", "1e3", ".5", "", "NA", "twelve", "0x10", "1,234", "inf", "1_0"], "number")
     assert parsed.values.to_pylist() == [12.0, -1.5, 1000.0, 0.5, *[None] * 7]
     assert parsed.bad.tolist() == [False] * 6 + [True] * 5
-    assert parsed.reason("quantity", 6) == "quantity: wanted a number, got 'twelve'"
+    assert parsed.reason("quantity", 6) == "quantity: wanted a number, got 'twelve' [logicalType]"
 
 
 def test_decimal_commas_and_scale() -> None:
     """With a decimal comma 1,5 is one and a half and 1.5 is refused; scale multiplies."""
     parsed = parse(["1,5", "2", "1.5"], "number", decimal=",", scale=10)
     assert parsed.values.to_pylist() == [15.0, 20.0, None]
-    assert parsed.reason("x", 2) == "x: wanted a number with a decimal comma, got '1.5'"
+    assert parsed.reason("x", 2) == "x: wanted a number with a decimal comma, got '1.5' [logicalType]"
 
 
 def test_whole_numbers() -> None:
@@ -51,7 +51,9 @@ def test_formats_are_tried_in_order_and_words_are_refused() -> None:
     parsed = parse(["2-Jun-06", "11/13/06", "Date Not Captured"], "time", format=["%d-%b-%y", "%m/%d/%y"])
     days = [datetime(2006, 6, 2, tzinfo=UTC), datetime(2006, 11, 13, tzinfo=UTC), None]
     assert parsed.values.to_pylist() == days
-    assert parsed.reason("known_at", 2) == "known_at: wanted a time like %d-%b-%y or %m/%d/%y, got 'Date Not Captured'"
+    assert parsed.reason("known_at", 2) == (
+        "known_at: wanted a time like %d-%b-%y or %m/%d/%y, got 'Date Not Captured' [logicalType]"
+    )
 
 
 def test_iso_times_need_a_zone() -> None:
@@ -95,8 +97,8 @@ def test_a_fallback_that_has_nothing_leaves_the_first_reason() -> None:
     """A cell that does not parse, with a fallback that does not either, is refused in its own words."""
     parsed = parse(["x", ""], "number", fallback={"from": "other"})
     assert parsed.bad.tolist() == [True, True]
-    assert parsed.reason("n", 0) == "n: wanted a number, got 'x'"
-    assert parsed.reason("n", 1) == "n: wanted a number, got '2020-01-02'"
+    assert parsed.reason("n", 0) == "n: wanted a number, got 'x' [logicalType]"
+    assert parsed.reason("n", 1) == "n: wanted a number, got '2020-01-02' [logicalType]"
 
 
 def test_maps_replace_and_strict_maps_refuse() -> None:
@@ -104,7 +106,7 @@ def test_maps_replace_and_strict_maps_refuse() -> None:
     assert parse(["A", "B"], "text", map={"A": "air"}).values.to_pylist() == ["air", "B"]
     strict = parse(["A", "B", None], "text", map={"A": "air"}, strict_map=True)
     assert strict.bad.tolist() == [False, True, False]
-    assert strict.reason("mode", 1) == "mode: wanted one of A, got 'B'"
+    assert strict.reason("mode", 1) == "mode: wanted one of A, got 'B' [enum]"
 
 
 def test_booleans() -> None:

@@ -181,6 +181,6 @@ def test_every_source_row_is_landed_or_quarantined(tmp_path: Path, shared_data: 
         assert sum(one.quarantined for one in mine) == len(ws.landing.quarantined(kind)) == refused
     reasons = ws.landing.quarantined("inventory_position")["reason"]
     assert sorted(reasons) == [
-        "stockout_days: wanted at most 31, got 300.0",
-        "stockout_days: wanted at most 31, got 50.0",
+        "stockout_days: wanted at most 31, got 300.0 [maximum]; line 4937",
+        "stockout_days: wanted at most 31, got 50.0 [maximum]; line 6832",
     ]

@@ -85,7 +85,9 @@ def evaluation(
             "segment_origin": ["JFK" if i % 2 else "LGA" for i in range(rows)],
         }
     )
-    return Evaluation(losses, pd.DataFrame(), "brier", {"hash": "d", "rows": rows}, {"ece": 0.03}, candidate)
+    audited = {"rows": 6, "cells": 240, "differing": 0, "derived": [], "implausible": [], "example": ""}
+    dataset = {"hash": "d", "rows": rows, "leakage_audit": audited}
+    return Evaluation(losses, pd.DataFrame(), "brier", dataset, {"ece": 0.03}, candidate)
 
 
 def trained(folder: Path, name: str) -> TrainedModel:

@@ -16,7 +16,8 @@ def test_a_clearly_better_candidate_passes() -> None:
     """25% less loss than champion and incumbent, in every segment and calibrated, passes with all criteria named."""
     found = gate(evaluation(), policy(), has_champion=True)
     assert found.outcome is Outcome.PASS
-    assert [c.name for c in found.criteria] == ["rows", "beat_incumbent", "beat_champion", "segment_origin", "ece"]
+    names = ["rows", "leakage_audit", "beat_incumbent", "beat_champion", "segment_origin", "ece"]
+    assert [c.name for c in found.criteria] == names
 
 
 def test_a_worse_candidate_fails_by_name() -> None:
@@ -58,6 +59,40 @@ def test_one_bad_segment_fails_a_good_average() -> None:
 def test_calibration_out_of_range_fails_and_unmeasured_is_open(ece: float, wanted: Outcome) -> None:
     """A measured figure out of range fails; one that was not measured is inconclusive."""
     assert gate(replace(evaluation(), calibration={"ece": ece}), policy(), has_champion=True).outcome is wanted
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        ({"differing": 1, "example": "lag_1 of r7"}, Outcome.FAIL),
+        ({"derived": ["lag_1"]}, Outcome.FAIL),
+        ({"implausible": ["lag_1"]}, Outcome.INCONCLUSIVE),
+        ({"cells": 0}, Outcome.INCONCLUSIVE),
+        ({"differing": float("nan")}, Outcome.INCONCLUSIVE),
+        ({"rows": None}, Outcome.INCONCLUSIVE),
+    ],
+)
+def test_a_training_set_that_failed_its_audit_never_passes(change: dict[str, object], wanted: Outcome) -> None:
+    """A value that differs or a column made from the label fails; an audit of nothing leaves the gate open."""
+    base = evaluation()
+    audited = base.dataset["leakage_audit"] | change
+    found = gate(replace(base, dataset=base.dataset | {"leakage_audit": audited}), policy(), has_champion=True)
+    assert found.outcome is wanted
+    criterion = next(c for c in found.criteria if c.name == "leakage_audit")
+    assert criterion.outcome is wanted
+    assert "lag_1" in criterion.words or "not audited" in criterion.words
+
+
+def test_a_leak_fails_even_when_there_is_too_little_to_judge() -> None:
+    """A candidate with too few scored rows and a leak is refused, not held; without an audit it is held."""
+    few = evaluation(rows=20)
+    assert gate(few, policy(), has_champion=True).outcome is Outcome.INCONCLUSIVE
+    leaking = few.dataset["leakage_audit"] | {"differing": 3}
+    found = gate(replace(few, dataset=few.dataset | {"leakage_audit": leaking}), policy(), has_champion=True)
+    assert found.outcome is Outcome.FAIL
+    bare = evaluation()
+    without = {name: value for name, value in bare.dataset.items() if name != "leakage_audit"}
+    assert gate(replace(bare, dataset=without), policy(), has_champion=True).outcome is Outcome.INCONCLUSIVE
 
 
 def test_a_backtest_of_two_days_gives_no_bound() -> None:
