@@ -123,7 +123,8 @@ class OnlineEvidence:
     `pairs_challenger`, `pairs_champion`: losses on the same matured subjects since **shadow** began, in order of
     maturity; `pair_blocks`: the block of each pair (the day it was decided on), empty when every pair stands for
     itself: pairs of a block share a shock and are averaged before they are tested; `errors`, `fallbacks`: counts among
-    decisions; `p99_ms`; `prediction_psi` against the champion's answers to the same decisions, None when not computed.
+    decisions; `slow`: of them, slower than the policy's p99_ms (None when not measured), `p99_ms`: of all;
+    `prediction_psi` against the champion's answers to the same decisions, None when not computed.
     """
 
     decisions: int
@@ -133,6 +134,7 @@ class OnlineEvidence:
     errors: int = 0
     fallbacks: int = 0
     p99_ms: float | None = None
+    slow: int | None = None
     prediction_psi: float | None = None
     pair_blocks: tuple[str, ...] = ()
 

@@ -45,9 +45,9 @@ def online_evidence(
     Returns:
         None without a challenger. decisions, errors, fallbacks: counts in the present stage; errors are answers that
         the challenger itself failed to give, fallbacks those of its arm that a lower rung gave; an unknown key or a
-        stale history, which fail every model alike, are neither. days: from the stage's begin to now. p99_ms: of the
-        canary arm, None in shadow (the shadow scorer works off the path). prediction_psi: of the challenger against
-        the champion on the same decisions, None with fewer than guardrails.min_decisions of them.
+        stale history, which fail every model alike, are neither. days: from the stage's begin to now. p99_ms, slow: of
+        the canary arm, None in shadow (the shadow scorer works off the path). prediction_psi: of the challenger
+        against the champion on the same decisions, None with fewer than guardrails.min_decisions of them.
     """
     if state.challenger is None or state.since is None:
         return None
@@ -70,6 +70,7 @@ def online_evidence(
         errors=sum(bool(_failures(r)) for r in own) if fine else sum(not _data(s.error) for s in watched if s.error),
         fallbacks=sum(r.answer.rung is not Rung.CANARY and not any(map(_data, _causes(r))) for r in own),
         p99_ms=float(np.quantile(latencies, 0.99)) if latencies else None,
+        slow=sum(ms > policy.rollout.guardrails.p99_ms for ms in latencies) if latencies else None,
         prediction_psi=_shift([champion[d] for d in both], [said[d] for d in both], policy),
     )
 

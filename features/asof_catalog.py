@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from contracts.errors import InputInvalid
 from features.asof import Int64, Keys
+from features.asof_picks import Picks
 from features.asof_segments import Segment, build_segment
 from features.parquet_source import RowGroups, Stamp, listings, row_groups
 
@@ -92,29 +93,38 @@ class Indexed:
             best[won], event[won], known[won] = start + places[won], happened[wins], learnt[wins]
         return best
 
-    def column(self, name: str, places: Int64) -> pa.Array:
-        """Values of a column at `places`, null where a place is -1; the type stays."""
-        if not any(name in segment.columns for segment in self._segments):
-            known = sorted({column for segment in self._segments for column in segment.columns})
-            raise InputInvalid("as-of index", f"a column {name!r}", f"columns {', '.join(known)}")
+    def columns(self, names: Sequence[str], places: Int64) -> list[pa.Array]:
+        """Values of columns at `places`, null where a place is -1; the types stay.
+
+        Raises:
+            InputInvalid: a column that the source does not have.
+        """
+        known = sorted({column for segment in self._segments for column in segment.columns})
+        for name in names:
+            if name not in known:
+                raise InputInvalid("as-of index", f"a column {name!r}", f"columns {', '.join(known)}")
         if len(self._segments) == 1:
-            return self._segments[0].column(name).take(pa.array(places, mask=places < 0))
+            picks = Picks(places)
+            return [picks.of(self._segments[0].column(name)) for name in names]
         holder = np.searchsorted(self._starts, places, side="right") - 1
         order = np.argsort(holder, kind="stable")
-        parts = []
-        for number, segment in enumerate(self._segments):
-            rows = order[np.searchsorted(holder[order], number) : np.searchsorted(holder[order], number, side="right")]
-            if name in segment.columns:
-                taken = segment.column(name).take(pa.array(places[rows] - self._starts[number]))
-            else:
-                taken = pa.nulls(len(rows))
-            parts.append(pa.table({name: taken}))
-        missing = int((places < 0).sum())
-        parts.insert(0, pa.table({name: pa.nulls(missing)}))
-        values = pa.concat_tables(parts, promote_options="permissive")[name].combine_chunks()
+        cuts = np.searchsorted(holder[order], np.arange(len(self._segments) + 1))
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
-        return values.take(pa.array(back))
+        own = [
+            Picks(places[order[start:end]] - first)
+            for start, end, first in zip(cuts, cuts[1:], self._starts, strict=False)
+        ]
+        put_back = Picks(back)
+        return [put_back.of(self._together(name, own, int(cuts[0]))) for name in names]
+
+    def _together(self, name: str, own: Sequence[Picks], missing: int) -> pa.Array:
+        """A column's values: nulls for what was not found, then what each segment has for its own rows."""
+        parts = [pa.nulls(missing)]
+        for segment, picks in zip(self._segments, own, strict=True):
+            parts.append(picks.of(segment.column(name)) if name in segment.columns else pa.nulls(len(picks)))
+        tables = [pa.table({name: part}) for part in parts]
+        return pa.concat_tables(tables, promote_options="permissive")[name].combine_chunks()
 
 
 class IndexCatalog:

@@ -38,8 +38,8 @@ class Source(Protocol):
         """Place of the newest row known at each moment, -1 where there is none."""
         ...
 
-    def column(self, name: str, places: Int64) -> pa.Array:
-        """Values of a column at some places, null where a place is -1."""
+    def columns(self, names: Sequence[str], places: Int64) -> list[pa.Array]:
+        """Values of columns at some places, null where a place is -1."""
         ...
 
 
@@ -146,7 +146,7 @@ class Join:
                     _log.info("view %s has no rows yet in %s", plan.name, plan.path)
                     return {name: pa.nulls(len(moment), plan.types[stored]) for name, stored in plan.outputs.items()}
                 places = source.find(keys, moment, plan.ttl)
-                return {name: source.column(stored, places) for name, stored in plan.outputs.items()}
+                return dict(zip(plan.outputs, source.columns(list(plan.outputs.values()), places), strict=True))
             except FileNotFoundError:
                 # the index was extended by another process between opening and reading
                 held.pop(plan.name, None)

@@ -243,7 +243,7 @@ def _found(source: Sequence[pa.Table], questions: pa.Table, work: _Work) -> pa.T
     kept = InMemory(Kept((), rows, {}), work.keys, work.event, work.known)
     keys, moment = questions.select(range(len(work.keys))), questions.column(len(work.keys))
     places = kept.find(keys, moment.to_numpy(), work.ttl)
-    return pa.table({name: kept.column(name, places) for name in work.stored})
+    return pa.table(dict(zip(work.stored, kept.columns(list(work.stored), places), strict=True)))
 
 
 def _frame(rows: Sequence[tuple[int, int, bytes]]) -> pa.Table:

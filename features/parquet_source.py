@@ -17,8 +17,11 @@ import pyarrow.parquet as pq
 
 from contracts.errors import InputInvalid
 from features.asof import AsofIndex, Int64, Keys
+from features.asof_picks import Picks
 
 KEPT_BYTES = 512 << 20
+# Reading large columns once, Arrow's default pool spends more on getting memory from the system than on decoding.
+_POOL = pa.system_memory_pool()
 
 
 class Stamp(NamedTuple):
@@ -74,11 +77,11 @@ class InMemory:
         positions = self._index.positions
         return found if positions is None or not len(positions) else np.where(found >= 0, positions[found], -1)
 
-    def column(self, name: str, places: Int64) -> pa.Array:
-        """Values of a column at `places`, null where a place is -1; the type stays."""
-        column = self._kept.table[name]
-        flat = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-        return flat.take(pa.array(places, mask=places < 0))
+    def columns(self, names: Sequence[str], places: Int64) -> list[pa.Array]:
+        """Values of columns at `places`, null where a place is -1; the types stay."""
+        picks = Picks(places)
+        flat = (self._kept.table[name] for name in names)
+        return [picks.of(column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()) for column in flat]
 
 
 class ParquetSources:
@@ -121,7 +124,7 @@ class ParquetSources:
             old = kept.files if kept and files[: len(kept.files)] == kept.files else ()
             fresh = read_columns([RowGroups(file, 0, -1, 0) for file in files[len(old) :]], columns, dictionaries)
             table = pa.concat_tables([kept.table, fresh], promote_options="permissive") if kept and old else fresh
-            kept = Kept(files, table.unify_dictionaries().combine_chunks(), {})
+            kept = Kept(files, table.unify_dictionaries().combine_chunks(_POOL), {})
         self._kept[name] = kept
         while len(self._kept) > 1 and sum(item.table.nbytes for item in self._kept.values()) > self._limit:
             del self._kept[next(iter(self._kept))]
@@ -213,13 +216,13 @@ def read_columns(groups: Sequence[RowGroups], columns: Sequence[str], dictionari
             raise InputInvalid(paths[0], f"columns {', '.join(missing)}", f"columns {', '.join(schema.names)}")
         data = ds.dataset(paths, format=form, partitioning=None)
         if all(group.last < 0 for group in groups):
-            return data.replace_schema(schema).to_table(columns=list(columns)).combine_chunks()
+            return data.replace_schema(schema).to_table(columns=list(columns), memory_pool=_POOL).combine_chunks(_POOL)
         wanted: dict[str, list[int]] = {}
         for group in groups:
             wanted.setdefault(group.file.path, []).extend(range(group.first, group.last))
         parts = [part.subset(row_group_ids=wanted[part.path]) for part in data.get_fragments() if wanted[part.path]]
         some = ds.FileSystemDataset(parts, schema, form, data.filesystem)
-        return some.to_table(columns=list(columns))
+        return some.to_table(columns=list(columns), memory_pool=_POOL)
     except pa.ArrowInvalid as error:
         raise _not_parquet(paths[0], error) from None
 

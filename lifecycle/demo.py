@@ -20,9 +20,11 @@ from lifecycle.demo_data import data_folder
 from lifecycle.demo_results import Demo
 from lifecycle.fleet import sail_all
 from lifecycle.progress import Progress, quiet
+from lifecycle.skew import skew_of
 from lifecycle.workspace import Workspace
 
 MARKER = "demo-state.json"
+SKEW_DECISIONS = 300  # of each model
 
 
 def finished(settings: Settings, identity: str) -> dict[str, Any] | None:
@@ -119,6 +121,10 @@ def run_demo(
         demo.voyages += sail_all(settings, rehearsal, rehearsal_file.parent, progress)
         progress("replay", 0.0)
         demo.replayed, demo.mismatches = replay_sample(ws, demo, rehearsal.replays, progress)
+        for voyage in demo.voyages:
+            model = voyage.policy.model
+            progress(f"skew of {model}", 0.0)
+            demo.skews[model] = skew_of(ws, voyage.policy, sample=SKEW_DECISIONS)
         demo.duration_s = time.monotonic() - started
         progress("report", 0.0)
         write_report(ws, demo)

@@ -10,6 +10,7 @@ from contracts.rollout import Move
 from lifecycle.http_check import HttpCheck
 from lifecycle.live_scores import LiveRows
 from lifecycle.loop import Story
+from lifecycle.skew import Skew
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Demo:
     replayed: int = 0
     mismatches: list[str] = field(default_factory=list)
     duration_s: float = 0.0
+    skews: dict[str, Skew] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """The figures of `.seatrial/reports/demo.json`."""
@@ -56,6 +58,10 @@ class Demo:
             "row_guarantee_violations": sum(story.guarantee_violations for story in stories),
             "replayed": self.replayed,
             "replay_mismatches": len(self.mismatches),
+            "skew_decisions": sum(skew.decisions for skew in self.skews.values()),
+            "skew_features": sum(len(skew.features) for skew in self.skews.values()),
+            "skew_pure_differing": sum(one.pure for skew in self.skews.values() for one in skew.over(0.0)),
+            "skew_differing": sum(len(skew.over(0.0)) for skew in self.skews.values()),
             "http_compared": sum(voyage.http.compared for voyage in self.voyages),
             "http_different": sum(len(voyage.http.different) for voyage in self.voyages),
             "metrics": {voyage.policy.model: voyage.scores for voyage in self.voyages},

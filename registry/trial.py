@@ -9,14 +9,18 @@ from contracts.rollout import Criterion, OnlineEvidence, Outcome, Verdict
 from registry.evidence import SequentialResult, block_means, rate_evidence, sequential_test
 from registry.gate import verdict_of
 
+SLOW_SHARE = 0.01  # what a p99 allows
+
 
 def guardrails(evidence: OnlineEvidence | None, policy: Policy) -> Verdict:
     """Is the challenger safe to go on with? Errors, fallbacks, latency, shift of predictions.
 
     Shares of errors and fallbacks fail when it is all but certain (an e-value over 1 / alpha, valid at every look, so
     that a good challenger is not thrown out by looking often) that the true share is over the limit, even before
-    `min_decisions`; they pass when the share seen is within the limit over at least `min_decisions`. p99 and PSI are
-    compared as they are once there are `min_decisions`, and are left out when they were not measured.
+    `min_decisions`; they pass when the share seen is within the limit over at least `min_decisions`. Latency is the
+    share of decisions slower than p99_ms against 1%: a single slow one (a model read from disk) says nothing, so it
+    passes as long as that many would come by chance. PSI is compared as it is once there are `min_decisions`. What was
+    not measured is left out.
 
     Returns:
         pass, fail, or inconclusive (too few decisions, or a share over the limit that may be chance).
@@ -40,12 +44,10 @@ def guardrails(evidence: OnlineEvidence | None, policy: Policy) -> Verdict:
         ("fallback_rate", evidence.fallbacks, rule.fallback_rate),
     ):
         found.append(_rate(name, bad, total, limit, alpha, enough))
-    for name, value, bound, unit in (
-        ("p99_ms", evidence.p99_ms, rule.p99_ms, " ms"),
-        ("prediction_psi", evidence.prediction_psi, rule.prediction_shift_psi, ""),
-    ):
-        if value is not None:
-            found.append(_level(name, value, bound, unit, enough))
+    if evidence.slow is not None:
+        found.append(_latency(evidence, rule.p99_ms, alpha, enough))
+    if evidence.prediction_psi is not None:
+        found.append(_level("prediction_psi", evidence.prediction_psi, rule.prediction_shift_psi, enough))
     return verdict_of(found)
 
 
@@ -102,9 +104,29 @@ def _rate(name: str, bad: int, total: int, limit: float, alpha: float, enough: b
     return Criterion(name, outcome, share, limit, words)
 
 
-def _level(name: str, value: float, bound: float, unit: str, enough: bool) -> Criterion:
+def _latency(evidence: OnlineEvidence, limit_ms: float, alpha: float, enough: bool) -> Criterion:
+    slow, total = evidence.slow or 0, evidence.decisions
+    p99 = "" if evidence.p99_ms is None else f"p99 {evidence.p99_ms:.3g} ms, "
+    words = f"{p99}{slow} of {total} over {limit_ms:g} ms, allowed 1%"
+    outcome = Outcome.INCONCLUSIVE
+    if not 0 <= slow <= total:
+        words = f"latency: {slow} of {total} cannot be"
+    elif rate_evidence(slow, total, SLOW_SHARE) >= 1 / alpha:
+        outcome = Outcome.FAIL
+    elif enough and _at_least(slow, total, SLOW_SHARE) >= alpha:
+        outcome = Outcome.PASS
+    return Criterion("p99_ms", outcome, slow / total if total else None, SLOW_SHARE, words)
+
+
+def _at_least(hits: int, total: int, rate: float) -> float:
+    """Chance of `hits` or more among `total` at this rate (binomial)."""
+    fewer = (math.comb(total, k) * rate**k * (1 - rate) ** (total - k) for k in range(hits))
+    return 1.0 - math.fsum(fewer)
+
+
+def _level(name: str, value: float, bound: float, enough: bool) -> Criterion:
     outcome = Outcome.INCONCLUSIVE
     if enough and math.isfinite(value):
         outcome = Outcome.PASS if value <= bound else Outcome.FAIL
     seen = value if math.isfinite(value) else None
-    return Criterion(name, outcome, seen, bound, f"{name} {value:.3g}{unit}, allowed {bound:g}{unit}")
+    return Criterion(name, outcome, seen, bound, f"{name} {value:.3g}, allowed {bound:g}")

@@ -18,7 +18,7 @@ def demo(
     """Replay real history day by day through every stage and report how it went.
 
     A second run of the same inputs prints the first one's figures. Ends with exit code 1 when a row was lost, a replay
-    came out different, or HTTP answered something else than the handler.
+    came out different, a request fact was served otherwise than training has it, or HTTP and the handler disagree.
     """
     from contracts.settings import Settings
     from lifecycle.demo import run_demo
@@ -30,4 +30,5 @@ def demo(
     report = settings.reports / "demo.html"
     emit({**summary, "report": str(report), "ran": ran}, json_output=json_output, title=summary["title"])
     bad = summary["row_guarantee_violations"] + summary["replay_mismatches"] + summary["http_different"]
+    bad += summary["skew_pure_differing"]
     raise typer.Exit(1 if bad else 0)

@@ -34,7 +34,7 @@ def test_in_shadow_the_challengers_scores_count(risk_policy: Policy, risk_record
     found = online_evidence(records, scores, pairs, SHADOW, risk_policy, NOW)
     assert found is not None
     assert (found.decisions, found.errors, found.fallbacks, found.days) == (300, 10, 0, 14.0)
-    assert found.p99_ms is None
+    assert (found.p99_ms, found.slow) == (None, None)
     assert found.prediction_psi == 0.0
     assert (found.pairs_challenger, found.pairs_champion) == ((0.1, 0.2), (0.3, 0.4))
     assert found.pair_blocks == ("2026-03-01", "2026-03-02")
@@ -56,7 +56,7 @@ def test_in_canary_only_its_own_arm_counts(risk_policy: Policy, risk_records: Ma
     found = online_evidence(champion + canary + fell, scores, NONE, CANARY, risk_policy, NOW)
     assert found is not None
     assert (found.decisions, found.errors, found.fallbacks) == (45, 2, 2)
-    assert found.p99_ms == 2.0
+    assert (found.p99_ms, found.slow) == (2.0, 0)
     assert found.prediction_psi == 0.0
 
 

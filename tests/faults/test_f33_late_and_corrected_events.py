@@ -86,7 +86,7 @@ def agrees(rows, questions, ttl, cuts, source_zone, asked_zone) -> None:
         found = IndexCatalog(Path(folder) / "index", memory_limit=1).build(key)
         assert found is not None
         places = found.find(rows_asked[["k", "n"]], asked_moments(rows_asked["at"], len(rows_asked)), limit)
-        assert [-1 if got is None else got for got in found.column("place", places).to_pylist()] == wanted
+        assert [-1 if got is None else got for got in found.columns(["place"], places)[0].to_pylist()] == wanted
 
 
 def _schema(source: pd.DataFrame) -> pa.Schema:
@@ -125,7 +125,7 @@ def test_f33_delivering_the_same_events_again_changes_nothing(tmp_path: Path):
     def answers() -> list[float | None]:
         found = IndexCatalog(tmp_path / "index").build(key)
         assert found is not None
-        return found.column("value", found.find(asked, asked_moments(asked["at"], 8), None)).to_pylist()
+        return found.columns(["value"], found.find(asked, asked_moments(asked["at"], 8), None))[0].to_pylist()
 
     source.to_parquet(tmp_path / "source" / "1.parquet")
     first = answers()

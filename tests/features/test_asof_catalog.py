@@ -80,7 +80,7 @@ class Folder:
         asked = indexed.find(keys, moment, None)
         for name in ("x", "whole", "word"):
             wanted = whole[name].take(pa.array(places, mask=places < 0)).combine_chunks()
-            got = indexed.column(name, asked)
+            got = indexed.columns([name], asked)[0]
             assert got.type == wanted.type
             assert got.to_pylist() == wanted.to_pylist()
 
@@ -197,7 +197,7 @@ seen = 0
 while seen < 20:
     try:
         found = IndexCatalog(Path(sys.argv[2])).build(key)
-        values = found.column("x", found.find(keys, np.full(50, 2**60), None)).to_pylist()
+        values = found.columns(["x"], found.find(keys, np.full(50, 2**60), None))[0].to_pylist()
     except FileNotFoundError:
         continue
     assert len(set(values)) == 1 and values[0] >= seen, (values[0], seen)
@@ -245,9 +245,9 @@ def test_a_column_that_came_later_is_missing_before(tmp_path: Path):
     folder.land(rows_of(1, 100))
     indexed = folder.catalog.build(folder.key)
     assert indexed is not None
-    assert len(indexed.column("whole", np.arange(200) % 150)) == 200
+    assert len(indexed.columns(["whole"], np.arange(200) % 150)[0]) == 200
     with pytest.raises(InputInvalid, match="'wholes'"):
-        indexed.column("wholes", np.zeros(1, np.int64))
+        indexed.columns(["wholes"], np.zeros(1, np.int64))
 
 
 def test_times_without_a_zone_are_refused_by_name(tmp_path: Path):

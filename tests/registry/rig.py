@@ -64,7 +64,7 @@ def evidence(
     champion = rng.beta(2, 8, pairs)
     challenger = np.clip(champion - gain + rng.normal(0, 0.03, pairs), 0, 1)
     return OnlineEvidence(
-        decisions, days, tuple(challenger), tuple(champion), errors, 0, p99_ms=10.0, prediction_psi=0.05
+        decisions, days, tuple(challenger), tuple(champion), errors, 0, p99_ms=10.0, slow=0, prediction_psi=0.05
     )
 
 
