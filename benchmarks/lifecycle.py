@@ -177,6 +177,9 @@ def main() -> None:
         f"`make bench` after `make demo`, on {os.cpu_count()} cores. Wall / CPU time, medians of {ROUNDS}",
         "alternating rounds in one process; the ratio is rival / ours, over 1 means ours is faster. Quote ratios.",
         "",
+        "Pages of their own: [point-in-time joins](point_in_time.md) against Feast, Polars and DuckDB, [online",
+        "features](online.md) against Feast's SQLite and Redis, [leakage](leakage.md), [online verdicts](verdicts.md).",
+        "",
         "| what | ours | rival | ratio wall / CPU | answers |",
         "|---|---|---|---|---|",
     ]

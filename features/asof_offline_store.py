@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -235,6 +236,7 @@ def _opener(store: AsofOfflineStoreConfig, plans: Sequence[ViewPlan]) -> Callabl
     limit = memory_bytes(store.memory_limit) // max(len(plans), 1)  # all sources of a join are open together
     folder = None if store.index == "never" or not store.index_path else Path(store.index_path)
     borrowed: list[tempfile.TemporaryDirectory[str]] = []
+    building = threading.Lock()  # one index at a time, or the limit would hold for each of several
 
     def opened(plan: ViewPlan) -> Source | None:
         files = source_files(plan.path)
@@ -244,14 +246,16 @@ def _opener(store: AsofOfflineStoreConfig, plans: Sequence[ViewPlan]) -> Callabl
         if folder is not None:
             catalog = IndexCatalog(folder, memory_bytes(store.memory_limit))
             if store.index == "always" or rows >= WORTH_INDEXING:
-                return catalog.build(_key(plan))
+                with building:
+                    return catalog.build(_key(plan))
             ready = catalog.ready(_key(plan))
             if ready is not None:
                 return ready
         if rows * (wide + BYTES_A_ROW) > limit:
-            if not borrowed:
-                borrowed.append(tempfile.TemporaryDirectory(prefix="seatrial-index-"))
-            return IndexCatalog(Path(borrowed[0].name), memory_bytes(store.memory_limit)).build(_key(plan))
+            with building:
+                if not borrowed:
+                    borrowed.append(tempfile.TemporaryDirectory(prefix="seatrial-index-"))
+                return IndexCatalog(Path(borrowed[0].name), memory_bytes(store.memory_limit)).build(_key(plan))
         kept = _sources.read(plan.path, plan.source_columns, dictionaries=tuple(plan.keys))
         return None if kept is None else InMemory(kept, tuple(plan.keys), plan.event, plan.known)
 

@@ -6,6 +6,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -122,10 +123,15 @@ class Join:
     def _features(self, rows: pa.Table, held: dict[str, Source | None]) -> pa.Table:
         moment = asked_moments(rows[self.asked.moment], rows.num_rows)
         codes = {key: encoded(rows, key) for plan in self.plans for key in plan.keys.values()}
-        columns: dict[str, pa.Array] = {}
-        for plan in self.plans:
+
+        def answered(plan: ViewPlan) -> dict[str, pa.Array]:
             keys = pa.table({stored: codes[key] for stored, key in plan.keys.items()})
-            columns.update(self._of_view(plan, keys, moment, held))
+            return self._of_view(plan, keys, moment, held)
+
+        # sorting, searching and taking leave Python's lock alone, so that views are answered side by side
+        workers = min(len(self.plans), pa.cpu_count()) if self.engine == "local" else 1
+        with ThreadPoolExecutor(max(workers, 1)) as pool:
+            columns = {name: column for found in pool.map(answered, self.plans) for name, column in found.items()}
         if any(len(column) != rows.num_rows for column in columns.values()):
             raise RowGuarantee("get_historical_features", rows.num_rows, min(map(len, columns.values())))
         return pa.table(columns)

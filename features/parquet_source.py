@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -93,6 +94,7 @@ class ParquetSources:
         """
         self._kept: dict[tuple[str, tuple[str, ...], tuple[str, ...]], Kept] = {}
         self._limit = limit
+        self._lock = threading.Lock()
 
     def read(self, path: Path, columns: Sequence[str], dictionaries: Sequence[str] = ()) -> Kept | None:
         """The rows of a Parquet file, or of all Parquet files below a folder in order of their names.
@@ -119,15 +121,17 @@ class ParquetSources:
         self, path: Path, files: tuple[Stamp, ...], columns: tuple[str, ...], dictionaries: tuple[str, ...]
     ) -> Kept:
         name = (str(path), columns, dictionaries)
-        kept = self._kept.pop(name, None)
+        with self._lock:
+            kept = self._kept.pop(name, None)
         if kept is None or kept.files != files:
             old = kept.files if kept and files[: len(kept.files)] == kept.files else ()
             fresh = read_columns([RowGroups(file, 0, -1, 0) for file in files[len(old) :]], columns, dictionaries)
             table = pa.concat_tables([kept.table, fresh], promote_options="permissive") if kept and old else fresh
             kept = Kept(files, table.unify_dictionaries().combine_chunks(_POOL), {})
-        self._kept[name] = kept
-        while len(self._kept) > 1 and sum(item.table.nbytes for item in self._kept.values()) > self._limit:
-            del self._kept[next(iter(self._kept))]
+        with self._lock:
+            self._kept[name] = kept
+            while len(self._kept) > 1 and sum(item.table.nbytes for item in self._kept.values()) > self._limit:
+                del self._kept[next(iter(self._kept))]
         return kept
 
 
