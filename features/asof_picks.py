@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
+import pyarrow.compute as pc
 
 from features.asof import Int64
 
@@ -54,4 +54,4 @@ class Picks:
 
 
 def _call(name: str, *arguments: Any) -> pa.Array:
-    return pa.compute.call_function(name, list(arguments))
+    return pc.call_function(name, list(arguments))
