@@ -106,6 +106,7 @@ def test_f33_late_out_of_order_duplicate_and_corrected_events(rows, questions, t
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(*CASE)
 def test_f33_ten_thousand_cases(rows, questions, ttl, cuts, source_zone, asked_zone):
