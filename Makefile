@@ -47,7 +47,7 @@ lock: setup ## resolve requirements.lock again
 	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	  --extra demo --extra dev pyproject.toml -o requirements.lock
 
-bench: setup ## the benchmarks (after a demo), tables into docs/; about 20 minutes
+bench: setup ## the benchmarks (after a demo), tables into docs/
 	$(BIN)/python -m benchmarks.point_in_time
 	$(BIN)/python -m benchmarks.online
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.leakage

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +14,9 @@ from contracts.rollout import Outcome
 from lifecycle import cli
 from lifecycle.pipeline import training_set
 from lifecycle.workspace import Workspace
+from tests.lifecycle.command_runs import Ended, Run
 
 LAST = "2026-05-01T00:00:00Z"
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """All of stdout as one JSON value."""
-        return json.loads(self.out)
-
-
-Run = Callable[..., Ended]
 
 
 @pytest.fixture

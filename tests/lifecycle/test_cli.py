@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -10,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +18,10 @@ from ruamel.yaml import YAML
 from contracts.policy import load_policies
 from lifecycle import cli
 from lifecycle.commands import app
+from tests.lifecycle.command_runs import Ended, Run
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("pandas", "feast", "mlflow", "lightgbm", "evidently", "statsforecast", "bentoml", "optuna", "duckdb")
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        """All of stdout as one JSON object."""
-        value = json.loads(self.out)
-        assert isinstance(value, dict)
-        return value
-
-
-Run = Callable[..., Ended]
 
 
 @pytest.fixture

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -19,26 +16,9 @@ from drift.triggers import respond
 from features.quarantine import Quarantine
 from lifecycle import cli
 from lifecycle.workspace import Workspace
+from tests.lifecycle.command_runs import Ended, Run
 
 BAD = "sku-1,shop-1,2026-02-01,many\nsku-2,shop-0,2026-02-02,-3\nsku-3,shop-1,=1+1,4\n"
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        value = json.loads(self.out)
-        assert isinstance(value, dict)
-        return value
-
-
-Run = Callable[..., Ended]
 
 
 @pytest.fixture
