@@ -20,7 +20,9 @@ class DemandHistory(Strict):
     Columns: lag_1..lag_N, mean_W, std_W, zero_share_W, season_mean_0..6 (mean of the last `season_cycles` same
     weekdays, 0 = Monday), days_since_sale, history_days, scale (units a day: max of the mean over 56 days and a fifth
     of the long-run mean), naive_rmse (root mean square of one-day differences over the known history, > 0: the scale
-    of RMSSE).
+    of RMSSE); then level_A for each of `smoothing` (exponentially weighted mean of the known values, A per cent weight
+    on the newest, units a day), and with `last_year` N: last_year_1..N (the value 364 days before the day that is 1..N
+    days ahead, NaN where unknown) and last_year_level (the scale's mean as it was 364 days before the tick).
     """
 
     kind: Literal["demand_history"]
@@ -31,6 +33,8 @@ class DemandHistory(Strict):
     lags: Annotated[int, Field(ge=7, le=90)] = 14
     windows: tuple[int, ...] = (7, 28, 84)
     season_cycles: Annotated[int, Field(ge=1)] = 4
+    smoothing: tuple[Annotated[int, Field(ge=1, le=99)], ...] = ()
+    last_year: Annotated[int, Field(ge=0, le=90)] = 0
 
 
 class PriceHistory(Strict):
@@ -63,8 +67,10 @@ class PromotionPlan(Strict):
 class OutcomeRates(Strict):
     """Rolling late rate, mean delay and count of outcomes by when they became **known**, per key, at each tick.
 
-    Columns: late_rate_D, delay_mean_D, n_D for each window of D days. An outcome counts in windows that end at a tick
-    at or after its known_at: the label's own delay is in the feature.
+    Columns: late_rate_D, delay_mean_D, n_D for each window of D days, then decayed_rate_H, decayed_n_H (late share and
+    number of outcomes where one weighs half as much every H days) for each half-life. An outcome counts in windows that
+    end at a tick at or after its known_at, and ages from then: the label's own delay is in the feature. Several `keys`
+    make a cross, like vendor and lane.
     """
 
     kind: Literal["outcome_rates"]
@@ -72,7 +78,8 @@ class OutcomeRates(Strict):
     keys: tuple[Name, ...]
     tick: Duration = parse_duration("6h")
     ttl: Duration
-    windows: tuple[int, ...] = (1, 7, 30)
+    windows: Annotated[tuple[int, ...], Field(min_length=1)] = (1, 7, 30)
+    half_lives: tuple[Annotated[int, Field(ge=1, le=3650)], ...] = ()
 
 
 class SignalLatest(Strict):
@@ -187,13 +194,16 @@ def view_columns(view: View) -> tuple[str, ...]:
         lags = [f"lag_{i}" for i in range(1, view.lags + 1)]
         rolling = [f"{what}_{window}" for window in view.windows for what in ("mean", "std", "zero_share")]
         seasons = [f"season_mean_{day}" for day in range(7)]
-        return (*lags, *rolling, *seasons, "days_since_sale", "history_days", "scale", "naive_rmse")
+        year = [f"last_year_{ahead}" for ahead in range(1, view.last_year + 1)]
+        levels = [f"level_{share}" for share in view.smoothing] + ([*year, "last_year_level"] if year else [])
+        return (*lags, *rolling, *seasons, "days_since_sale", "history_days", "scale", "naive_rmse", *levels)
     if isinstance(view, PriceHistory):
         return ("price_last", "price_ratio", "discount_mean")
     if isinstance(view, PromotionPlan):
         return tuple(view.fields)
     if isinstance(view, OutcomeRates):
-        return tuple(f"{what}_{days}" for days in view.windows for what in ("late_rate", "delay_mean", "n"))
+        rolling = [f"{what}_{days}" for days in view.windows for what in ("late_rate", "delay_mean", "n")]
+        return (*rolling, *(f"{what}_{days}" for days in view.half_lives for what in ("decayed_rate", "decayed_n")))
     return tuple(view.names)
 
 

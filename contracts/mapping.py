@@ -69,8 +69,9 @@ class Column(Strict):
 
 
 class EventMapping(Strict):
-    """One kind of event out of the prepared rows. `where`: a DuckDB condition on them; `gaps: zero` says that a period
-    without rows, between a series' first one and the file's last, means zero demand."""
+    """One kind of event out of the prepared rows. `where`: a DuckDB condition on them; `prepare`: a SELECT of its own,
+    over the inputs and, as `prepared`, the file's prepared rows where another event is made of them; `gaps: zero` says
+    that a period without rows, between a series' first one and the file's last, means zero demand."""
 
     kind: EventKind
     where: str | None = None

@@ -37,7 +37,9 @@ class Training(Strict):
     """How a candidate is trained and backtested.
 
     `history`: how far back training rows go. `origins`: rolling backtest origins, newest last; `every`: their distance.
-    `row_cap`: at most this many training rows a fit (random subset, seeded).
+    `row_cap`: at most this many training rows a fit (random subset, seeded). `monotone`, of a risk: which way its
+    probability may go with a column, 1 (never down as the column rises) or -1; a name without its view counts for
+    every view, one without its days for every window.
     """
 
     history: Duration = parse_duration("365d")
@@ -46,6 +48,7 @@ class Training(Strict):
     row_cap: Annotated[int, Field(ge=1000)] = 100_000
     rounds: Annotated[int, Field(ge=10, le=5000)] = 150
     quantiles: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9)
+    monotone: dict[Name, Literal[-1, 1]] = Field(default_factory=dict)
     seed: int = 7
 
     @field_validator("quantiles")

@@ -13,7 +13,7 @@ import pandas as pd
 
 from contracts.declarations import OutcomeRates, SignalLatest, View, join_keys
 from contracts.events import event_contract
-from features.audit_values import Event, Key, event_fields
+from features.audit_values import HALVINGS, Event, Key, event_fields
 from features.event_log import Events, Ints, instant, length, microseconds
 
 Flags = npt.NDArray[np.bool_]
@@ -128,7 +128,8 @@ class LandedEvents:
 def _reach(view: View) -> int | None:
     """Microseconds before the moment from which on an event's time matters; None: all history does."""
     if isinstance(view, OutcomeRates):
-        return length(timedelta(days=max(view.windows)) + MARGIN_TICKS * view.tick)
+        days = max([*view.windows, *(HALVINGS * half_life for half_life in view.half_lives)])
+        return length(timedelta(days=days) + MARGIN_TICKS * view.tick)
     return 2 * length(view.ttl) + 1 if isinstance(view, SignalLatest) else None
 
 

@@ -31,6 +31,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 LONGEST_DELAY = 1e7
 MINUTE_MS = 60_000
+# An outcome ages in eighths of a half-life since the epoch and weighs nothing after eight of them.
+EIGHTHS, HALVINGS = 8, 8
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def _at_tick(
     if isinstance(view, OutcomeRates):
         if not any(_key(event, view.keys) == key for event in counted):
             return None
-        oldest = tick - max(view.windows) * DAY
+        oldest = tick - max([*view.windows, *(HALVINGS * days for days in view.half_lives)]) * DAY
         newest = [event for event in _newest(counted, ["shipment_id"]) if event["known_at"] > oldest]
         mine = [event for event in newest if _key(event, view.keys) == key]
         return Reading(tick, tuple(_rates(view, mine, tick)), tuple(mine))
@@ -188,6 +190,14 @@ def _rates(view: OutcomeRates, events: Sequence[Event], tick: datetime) -> Itera
         yield _mean([float(event["late"]) for event in inside])
         yield sum(delays) / len(delays) / MINUTE_MS if delays else NAN
         yield float(len(inside))
+    for days in view.half_lives:
+        eighth = days * DAY / EIGHTHS
+        ages = [(tick - EPOCH) // eighth - (event["known_at"] - EPOCH) // eighth for event in events]
+        # weights are whole millionths (of 2 to the 20th), so that their sums are exact
+        weights = [round(2 ** (20 - age / EIGHTHS)) / 2**20 if age < EIGHTHS * HALVINGS else 0.0 for age in ages]
+        late = sum(held * float(event["late"]) for held, event in zip(weights, events, strict=True))
+        yield late / sum(weights) if sum(weights) else NAN
+        yield sum(weights)
 
 
 def _milliseconds(minutes: float) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +17,8 @@ from features.view_rows import MICROSECOND_DAY, joined, view_frame
 
 SCALE_DAYS = 56
 LONG_RUN_SHARE = 0.2
+# 52 weeks: the same weekday a year ago.
+YEAR_DAYS = 364
 Values = npt.NDArray[np.float64]
 Compute = Callable[[DemandPanel], tuple[Ints, Values]]
 
@@ -96,6 +99,9 @@ def demand_history(view: DemandHistory, panel: DemandPanel) -> tuple[Ints, Value
     since_sale = np.where(sold.any(axis=1), sold[:, ::-1].argmax(axis=1) + 1.0, np.nan)
     scale = _scale(recent[:, longest - scale_periods :], history) * per_day
     found.append(np.column_stack([since_sale / per_day, since_first / per_day, scale, _naive_rmse(history, scale)]))
+    found += [_smoothed(history, share / 100)[:, None] for share in view.smoothing]
+    if view.last_year:
+        found.append(_last_year(history, view.last_year, scale_periods, max(1, round(YEAR_DAYS * per_day))) * per_day)
     return codes, np.hstack(found)
 
 
@@ -132,6 +138,27 @@ def _rolling(values: Panel) -> Values:
 
 def _zeros(values: Panel) -> Panel:
     return np.where(np.isnan(values), np.nan, values == 0)
+
+
+def _smoothed(history: Panel, share: float) -> Floats:
+    """Exponentially weighted mean of the known values, oldest first, `share` on the newest: (series,)."""
+    level = np.full(len(history), np.nan)
+    # what lies further back than this counts for less than a millionth
+    for value in history[:, -math.ceil(math.log(1e-6) / math.log(1 - share)) :].T:
+        moved = np.where(np.isnan(level), value, level + share * (value - level))
+        level = np.where(np.isnan(value), level, moved)
+    return level
+
+
+def _last_year(history: Panel, ahead: int, window: int, year: int) -> Values:
+    """Values one year before each of the next `ahead` periods, then the mean of the `window` before a year ago."""
+    width = history.shape[1]
+    padded = np.hstack([np.full((len(history), max(0, year + window - width)), np.nan), history])
+    start = padded.shape[1] - year
+    values = padded[:, start : start + ahead]
+    if values.shape[1] < ahead:
+        values = np.hstack([values, np.full((len(history), ahead - values.shape[1]), np.nan)])
+    return np.column_stack([values, _mean(padded[:, start - window : start])])
 
 
 def _seasons(values: Panel, panel: DemandPanel) -> Values:

@@ -92,6 +92,8 @@ def stage(mapping: EventsFile, path: Path, *, now: datetime | None = None) -> St
     with RowShaper(inputs, mapping.source_system) as shaper:
         shared_by = [event for event in mapping.events if not event.prepare]
         shared = shaper.select(_first_select(mapping), "prepare") if shared_by else None
+        if shared is not None and "prepared" not in inputs:
+            shaper.add("prepared", shared)
         for number, event in enumerate(mapping.events):
             rows = shaper.select(event.prepare, f"events.{number}.prepare") if event.prepare else shared
             assert rows is not None

@@ -3,7 +3,8 @@
 An outcome version counts at tick T in a window of D days when it had happened before T, is known by T, no newer known
 version of the same shipment replaces it, and its known_at lies in (T - D, T]. So each version counts over one interval
 of ticks, and all ticks are summed at once from what enters and leaves. Sums are of whole numbers (delays in
-milliseconds), hence the same to the last bit whether ticks are built one by one or all at once.
+milliseconds), hence the same to the last bit whether ticks are built one by one or all at once. Rates with half-lives
+are in `decayed_rates.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from contracts.declarations import OutcomeRates, view_columns
+from features.decayed_rates import decayed, memory
 from features.event_log import FAR, EventLog, Floats, Growing, Ints, first_ticks, length, microseconds, stamps
 from features.gold import GoldStore
 from features.view_rows import MICROSECOND_DAY, joined, view_frame
@@ -89,6 +91,8 @@ class OutcomeBuilder:
         self._versions = versions
         self._tick = versions.tick
         # without a change a row is repeated when it is half the ttl old, so that it never lapses while it is true
+        longest = [*(days * MICROSECOND_DAY for days in view.windows), *(length(memory(h)) for h in view.half_lives)]
+        self._memory = max(longest)
         self._repeat = max(1, -(-length(view.ttl) // (2 * self._tick)))
         self._built: int | None = None
         self._seen = 0
@@ -158,7 +162,7 @@ class OutcomeBuilder:
     def _values(self, low: int, high: int) -> npt.NDArray[np.float64]:
         """Value columns of every key at the ticks low..high: (keys, ticks, columns)."""
         _, codes = self.log.keyed(self._view.keys)
-        oldest = low * self._tick - max(self._view.windows) * MICROSECOND_DAY
+        oldest = low * self._tick - self._memory
         some = slice(self.log.known_after(oldest), None)
         start, end, known, codes = (
             self._versions.start[some],
@@ -179,6 +183,10 @@ class OutcomeBuilder:
             keep = leave > enter
             spans = _Spans(codes[keep], enter[keep] - low, np.minimum(leave[keep], high + 1) - low, shape)
             values[:, :, 3 * place : 3 * place + 3] = _rates(spans, late[keep], delay[keep])
+        ticks, done = np.arange(low, high + 1) * self._tick, 3 * len(self._view.windows)
+        for place, days in enumerate(self._view.half_lives):
+            found = decayed(days, codes, start - low, end - low, known, late, ticks, (shape[0], len(ticks)))
+            values[:, :, done + 2 * place : done + 2 * place + 2] = found
         return values
 
 

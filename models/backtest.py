@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,19 @@ from numpy.typing import NDArray
 from contracts.declarations import Declarations
 from contracts.policy import Policy
 from models import metrics
-from models.calibration import QuantileShift, RiskCalibration, learn_isotonic, learn_platt, learn_shift, tidy
+from models.calibration import QuantileShift, learn_shift, tidy
+from models.combine import Blend, choose_blend
 from models.design import DesignSpec, FrameColumns, design_spec
 from models.folds import Fold, capped, folds
-from models.forecaster import ForecastModel, fit_forecast
-from models.risk import DEFAULT_LINEAR_SHARE, RiskModel, blend, fit_risk
+from models.forecaster import Corrections, ForecastModel, fit_forecast
+from models.kept_fits import Keep, fit_now
+from models.members import member_values, row_segments, window_of
+from models.risk import RiskModel, fit_risk
+from models.segments import segment_rule
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Progress = Callable[[str, float], None]
-LINEAR_SHARES = (0.0, 0.25, 0.5, 0.75)
 # A correction has to win by this much, so that it is not noise that is adopted.
 WORTH = 0.002
 
@@ -32,7 +36,7 @@ WORTH = 0.002
 class ForecastBacktest:
     """Forecasts of all scored rows, in order of `fold` number.
 
-    `mean` (n,), `quantiles` (n, q), in units; `shift`: the one that won, None when none did.
+    `mean` (n,), `quantiles` (n, q), in units; `corrections`: those that won, for the final model.
     """
 
     rows: pd.DataFrame
@@ -40,19 +44,7 @@ class ForecastBacktest:
     origins: tuple[datetime, ...]
     mean: Floats
     quantiles: Floats
-    shift: QuantileShift | None
-
-
-@dataclass(frozen=True)
-class RiskBacktest:
-    """Probabilities of all scored rows, (n,), with the regression's weight and the calibration for the final fit."""
-
-    rows: pd.DataFrame
-    fold: Ints
-    origins: tuple[datetime, ...]
-    probability: Floats
-    linear_share: float
-    calibration: RiskCalibration
+    corrections: Corrections
 
 
 def policy_folds(policy: Policy, rows: pd.DataFrame, now: datetime) -> tuple[Fold, ...]:
@@ -80,19 +72,22 @@ def fold_model(
     return fit_rows(policy, rows.iloc[capped(fold.train, plan.row_cap, plan.seed)], declarations, params)
 
 
-def _fold_models(
+def fold_models(
     policy: Policy,
     rows: pd.DataFrame,
     declarations: Declarations,
     plan: Sequence[Fold],
     params: dict[str, Any] | None,
     progress: Progress | None,
+    keep: Keep = fit_now,
 ) -> list[ForecastModel | RiskModel]:
+    """One model an origin, each fitted on what was known at it; `keep` may know it from an interrupted run."""
     models = []
     for number, fold in enumerate(plan):
         if progress:
             progress(f"backtest from {fold.origin:%Y-%m-%d}", number / (len(plan) + 1))
-        models.append(fold_model(policy, rows, declarations, fold, params))
+        fit = partial(fold_model, policy, rows, declarations, fold, params)
+        models.append(keep(f"fold-{fold.origin:%Y-%m-%d}", fit))
     return models
 
 
@@ -103,6 +98,7 @@ def backtest_forecast(
     now: datetime,
     params: dict[str, Any] | None = None,
     progress: Progress | None = None,
+    keep: Keep = fit_now,
 ) -> ForecastBacktest:
     """Forecasts at every rolling origin; the shift applied to an origin comes from the origins before it.
 
@@ -110,99 +106,96 @@ def backtest_forecast(
         NotEnoughData: no origin has enough rows.
     """
     plan = policy_folds(policy, rows, now)
-    models = _fold_models(policy, rows, declarations, plan, params, progress)
+    models = fold_models(policy, rows, declarations, plan, params, progress, keep)
     scored = rows.iloc[np.concatenate([fold.score for fold in plan])]
     number = np.concatenate([np.full(len(fold.score), k) for k, fold in enumerate(plan)])
-    answers = [m.predict(FrameColumns(rows.iloc[f.score])) for m, f in zip(models, plan, strict=True)]
-    mean = np.concatenate([np.asarray(answer[0]) for answer in answers])
-    raw = np.concatenate([np.asarray(answer[1]) for answer in answers])
-    quantiles, shift = choose_shift(policy, scored, number, raw)
-    return ForecastBacktest(scored, number, tuple(f.origin for f in plan), mean, quantiles, shift)
+    fitted = [m for m in models if isinstance(m, ForecastModel)]
+    views = [FrameColumns(rows.iloc[fold.score]) for fold in plan]
+    answers = [m.raw(view) for m, view in zip(fitted, views, strict=True)]
+    raw = Raw(
+        actual=scored["label"].to_numpy(dtype=np.float64),
+        step=scored["step"].to_numpy(dtype=np.int64),
+        fold=number,
+        mean=np.concatenate([answer[0] for answer in answers]),
+        quantiles=np.concatenate([answer[1] for answer in answers]),
+    )
+    rule = segment_rule(_levels(fitted[-1].spec, FrameColumns(rows.iloc[plan[-1].train])))
+    segment = np.concatenate([row_segments(m.spec, rule, v) for m, v in zip(fitted, views, strict=True)])
+    members = _joined([member_values(m.spec, v) for m, v in zip(fitted, views, strict=True)])
+    unit = _unit(fitted[-1].spec.history, FrameColumns(scored))
+    mean, blend = choose_shares(raw, members, unit, segment)
+    quantiles, shift = choose_shift(policy, raw, segment)
+    corrections = Corrections(rule=rule, blend=blend, shift=shift)
+    return ForecastBacktest(scored, number, tuple(f.origin for f in plan), mean, quantiles, corrections)
 
 
-def choose_shift(
-    policy: Policy, scored: pd.DataFrame, number: Ints, raw: Floats
-) -> tuple[Floats, QuantileShift | None]:
+@dataclass(frozen=True)
+class Raw:
+    """Scored rows of all folds as the boosters answered them; (n,) and (n, q)."""
+
+    actual: Floats
+    step: Ints
+    fold: Ints
+    mean: Floats
+    quantiles: Floats
+
+
+def _levels(spec: DesignSpec, columns: FrameColumns) -> Floats:
+    return np.asarray(columns[f"{spec.history}__mean_{window_of(spec)}"], dtype=np.float64)
+
+
+def _unit(history: str, columns: FrameColumns) -> Floats:
+    naive, scale = (np.asarray(columns[f"{history}__{name}"], dtype=np.float64) for name in ("naive_rmse", "scale"))
+    return np.maximum(metrics.error_unit(naive, scale), metrics.SMALLEST_SCALE)
+
+
+def _joined(parts: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
+    names = [name for name in parts[0] if all(name in part for part in parts)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+
+def choose_shares(raw: Raw, members: Mapping[str, Floats], unit: Floats, segment: Any) -> tuple[Floats, Blend]:
+    """The mean of all scored rows and the blend for the final model.
+
+    Rows of an origin are blended with shares that were chosen on the origins before it, those of the first with none;
+    the final model takes shares only if that lowered the loss of the later origins.
+    """
+    known = np.isfinite(raw.actual) & np.isfinite(raw.mean)
+
+    def chosen(rows: Any) -> Blend:
+        given = {name: values[rows] for name, values in members.items()}
+        return choose_blend(raw.actual[rows], raw.mean[rows], given, unit[rows], segment[rows])
+
+    mean = raw.mean.copy()
+    for k in range(1, int(raw.fold.max()) + 1):
+        earlier, here = known & (raw.fold < k), raw.fold == k
+        if earlier.any():
+            blended = chosen(earlier).apply(raw.mean[here], {n: v[here] for n, v in members.items()}, segment[here])
+            mean[here] = np.maximum(blended, 0.0)
+    later = known & (raw.fold > 0)
+    if not later.any():
+        return raw.mean, Blend()
+    before, after = (metrics.rmsse(raw.actual[later], value[later], unit[later]) for value in (raw.mean, mean))
+    return (mean, chosen(known)) if after < before * (1 - WORTH) else (raw.mean, Blend())
+
+
+def choose_shift(policy: Policy, raw: Raw, segment: Any) -> tuple[Floats, QuantileShift | None]:
     """Quantiles of all scored rows and the shift for the final model: raw and None unless it won on later origins."""
     levels, horizon = policy.training.quantiles, int(policy.horizon or 1)
-    actual, step = scored["label"].to_numpy(dtype=np.float64), scored["step"].to_numpy(dtype=np.int64)
-    known = np.isfinite(raw).all(axis=1)
-    shifted = raw.copy()
-    for k in range(1, int(number.max()) + 1):
-        earlier, here = (number < k) & known, number == k
+    known = np.isfinite(raw.actual) & np.isfinite(raw.quantiles).all(axis=1)
+
+    def learnt(rows: Any) -> QuantileShift:
+        return learn_shift(raw.actual[rows], raw.quantiles[rows], raw.step[rows], levels, horizon, segment[rows])
+
+    shifted = raw.quantiles.copy()
+    for k in range(1, int(raw.fold.max()) + 1):
+        earlier, here = (raw.fold < k) & known, raw.fold == k
         if earlier.any():
-            shift = learn_shift(actual[earlier], raw[earlier], step[earlier], levels, horizon)
-            shifted[here] = tidy(shift.apply(raw[here], step[here]))
-    later = (number > 0) & known
+            shifted[here] = tidy(learnt(earlier).apply(raw.quantiles[here], raw.step[here], segment[here]))
+    later = (raw.fold > 0) & known
     if not later.any():
-        return raw, None
-    before, after = (metrics.wql(actual[later], table[later], levels) for table in (raw, shifted))
+        return raw.quantiles, None
+    before, after = (metrics.wql(raw.actual[later], table[later], levels) for table in (raw.quantiles, shifted))
     if not after < before * (1 - WORTH):
-        return raw, None
-    return shifted, learn_shift(actual[known], raw[known], step[known], levels, horizon)
-
-
-def backtest_risk(
-    policy: Policy,
-    rows: pd.DataFrame,
-    declarations: Declarations,
-    now: datetime,
-    params: dict[str, Any] | None = None,
-    progress: Progress | None = None,
-) -> RiskBacktest:
-    """Probabilities at every rolling origin; weight and calibration of an origin come from the origins before it.
-
-    Raises:
-        NotEnoughData: no origin has enough rows, or only one outcome.
-    """
-    plan = policy_folds(policy, rows, now)
-    models = _fold_models(policy, rows, declarations, plan, params, progress)
-    scored = rows.iloc[np.concatenate([fold.score for fold in plan])]
-    number = np.concatenate([np.full(len(fold.score), k) for k, fold in enumerate(plan)])
-    parts = [m.scores(FrameColumns(rows.iloc[f.score])) for m, f in zip(models, plan, strict=True) if m.kind == "risk"]
-    trees, linear = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
-    actual = scored["label"].to_numpy(dtype=np.float64)
-    score = np.empty(len(actual))
-    for k in range(int(number.max()) + 1):
-        share = choose_share(actual[number < k], trees[number < k], linear[number < k])
-        score[number == k] = blend(trees[number == k], linear[number == k], share)
-    share = choose_share(actual, trees, linear)
-    method, probability = choose_calibration(actual, score, number)
-    calibration = _learn(method, blend(trees, linear, share), actual)
-    return RiskBacktest(scored, number, tuple(f.origin for f in plan), probability, share, calibration)
-
-
-def choose_share(actual: Floats, trees: Floats, linear: Floats) -> float:
-    """The regression's weight with the least log loss on these rows; the default while there are none."""
-    if not len(actual):
-        return DEFAULT_LINEAR_SHARE
-    identity = RiskCalibration()
-    losses = [metrics.log_loss(actual, identity.apply(blend(trees, linear, share))) for share in LINEAR_SHARES]
-    return LINEAR_SHARES[int(np.argmin(losses))]
-
-
-def _learn(method: str, score: Floats, actual: Floats) -> RiskCalibration:
-    if method == "platt":
-        return learn_platt(score, actual)
-    return learn_isotonic(score, actual) if method == "isotonic" else RiskCalibration()
-
-
-def choose_calibration(actual: Floats, score: Floats, number: Ints) -> tuple[str, Floats]:
-    """The method that, learnt on earlier origins, had the least log loss on later ones, and its probabilities.
-
-    Returns:
-        identity unless another won clearly; rows of the first origin are never recalibrated.
-    """
-    identity = RiskCalibration().apply(score)
-    later = number > 0
-    best, chosen = "identity", identity
-    least = metrics.log_loss(actual[later], identity[later]) * (1 - WORTH)
-    for method in ("platt", "isotonic"):
-        mapped = identity.copy()
-        for k in range(1, int(number.max()) + 1):
-            earlier, here = number < k, number == k
-            mapped[here] = _learn(method, score[earlier], actual[earlier]).apply(score[here])
-        loss = metrics.log_loss(actual[later], mapped[later])
-        if loss < least:
-            best, chosen, least = method, mapped, loss
-    return best, chosen
+        return raw.quantiles, None
+    return shifted, learnt(known)

@@ -1,12 +1,13 @@
-"""Corrections learnt on matured backtest rows: shifted quantiles, recalibrated probabilities. Plain data, pure."""
+"""Corrections of forecasts learnt on matured backtest rows: shifted quantiles. Plain data, pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from contracts.yaml_file import Strict
 
@@ -14,8 +15,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 LARGEST_SHIFT = 0.5
-SHRINK_ROWS = 2000.0
-CLIP = 1e-6
+LEVEL_ROWS = 200.0
+SEGMENT_ROWS = 1000.0
 
 
 def thirds(horizon: int) -> tuple[int, ...]:
@@ -30,7 +31,9 @@ def third_of(step: Ints, ends: Sequence[int]) -> Ints:
 
 
 class QuantileShift(Strict):
-    """Asymmetric shifts of quantiles, in units of each row's own interval width, by horizon third and level.
+    """Asymmetric shifts of quantiles, in units of each row's own interval width, by horizon third, level and segment.
+
+    `shifts`: by third and level, for rows whose segment is not in `by_segment`.
 
     Source: conformalised quantile regression (Romano et al. 2019), scaled by local width, without its sample guarantee
     because days are not exchangeable.
@@ -38,112 +41,64 @@ class QuantileShift(Strict):
 
     ends: tuple[int, ...]
     shifts: tuple[tuple[float, ...], ...]
+    by_segment: dict[str, tuple[tuple[float, ...], ...]] = Field(default_factory=dict)
 
-    def apply(self, quantiles: Floats, step: Ints) -> Floats:
-        """Quantiles (n, q) in units, shifted; may cross or be negative until they are sorted and clipped."""
+    def apply(self, quantiles: Floats, step: Ints, segment: Any = None) -> Floats:
+        """Quantiles (n, q) in units, shifted; may cross or be negative until they are sorted and clipped.
+
+        Args:
+            quantiles: (n, q). step: 1..horizon, (n,). segment: of each row, (n,) text, None when there are none.
+        """
         width = quantiles[:, -1:] - quantiles[:, :1]
-        table = np.asarray(self.shifts)
-        return np.asarray(quantiles + width * table[third_of(step, self.ends)], dtype=np.float64)
+        part = third_of(step, self.ends)
+        moves = np.asarray(self.shifts)[part]
+        if segment is not None:
+            for name, shifts in self.by_segment.items():
+                here = segment == name
+                moves[here] = np.asarray(shifts)[part[here]]
+        return np.asarray(quantiles + width * moves, dtype=np.float64)
 
 
-def learn_shift(actual: Floats, quantiles: Floats, step: Ints, levels: Sequence[float], horizon: int) -> QuantileShift:
+def learn_shift(
+    actual: Floats, quantiles: Floats, step: Ints, levels: Sequence[float], horizon: int, segment: Any = None
+) -> QuantileShift:
     """The shift that gives each quantile its nominal share on these rows, at most half a width.
 
     Args:
         actual: units, (n,). quantiles: units, (n, q), rising in a row. step: 1..horizon, (n,). levels: q levels.
-        horizon: steps.
+        horizon: steps. segment: of each row, (n,) text; a segment's own shift is drawn to that of all rows by
+            n / (n + 1000).
     """
     ends = thirds(horizon)
-    width = quantiles[:, -1] - quantiles[:, 0]
     part = third_of(step, ends)
-    shifts = []
-    for number in range(len(ends)):
-        use = (part == number) & (width > 0)
-        if not use.any():
-            shifts.append(tuple(0.0 for _ in levels))
-            continue
-        misses = (actual[use, None] - quantiles[use]) / width[use, None]
-        raw = [float(np.quantile(misses[:, i], level)) for i, level in enumerate(levels)]
-        shrink = use.sum() / (use.sum() + 200.0)
-        shifts.append(tuple(float(np.clip(value * shrink, -LARGEST_SHIFT, LARGEST_SHIFT)) for value in raw))
-    return QuantileShift(ends=ends, shifts=tuple(shifts))
+    whole = np.array([_misses(actual, quantiles, part == number, levels, LEVEL_ROWS) for number in range(len(ends))])
+    own: dict[str, tuple[tuple[float, ...], ...]] = {}
+    for name in [] if segment is None else sorted({str(value) for value in segment}):
+        here = segment == name
+        rows = np.array([(here & (part == number)).sum() for number in range(len(ends))])[:, None]
+        raw = np.array(
+            [_misses(actual, quantiles, here & (part == number), levels, 0.0) for number in range(len(ends))]
+        )
+        own[name] = _table(whole + rows / (rows + SEGMENT_ROWS) * (raw - whole))
+    return QuantileShift(ends=ends, shifts=_table(whole), by_segment=own)
+
+
+def _misses(actual: Floats, quantiles: Floats, use: Any, levels: Sequence[float], prior: float) -> Floats:
+    """How many widths each quantile has to move, (q,), drawn to 0 by n / (n + prior)."""
+    width = quantiles[:, -1] - quantiles[:, 0]
+    use = use & (width > 0)
+    if not use.any():
+        return np.zeros(len(levels))
+    misses = (actual[use, None] - quantiles[use]) / width[use, None]
+    raw = np.array([float(np.quantile(misses[:, i], level)) for i, level in enumerate(levels)])
+    return np.asarray(raw * (use.sum() / (use.sum() + prior)), dtype=np.float64)
+
+
+def _table(shifts: Floats) -> tuple[tuple[float, ...], ...]:
+    cut = np.clip(shifts, -LARGEST_SHIFT, LARGEST_SHIFT)
+    return tuple(tuple(float(value) for value in row) for row in cut)
 
 
 def tidy(quantiles: Floats) -> Floats:
     """Quantiles that never cross and are never negative."""
     return np.maximum(np.sort(quantiles, axis=1), 0.0)
-
-
-def logit(probability: Floats) -> Floats:
-    """log(p / (1 - p)), p kept 1e-6 away from certainty."""
-    p = np.clip(probability, CLIP, 1.0 - CLIP)
-    return np.asarray(np.log(p / (1.0 - p)), dtype=np.float64)
-
-
-def sigmoid(score: Floats) -> Floats:
-    """1 / (1 + exp(-score)) kept 1e-6 away from certainty."""
-    return np.asarray(np.clip(1.0 / (1.0 + np.exp(-np.clip(score, -30, 30))), CLIP, 1.0 - CLIP), dtype=np.float64)
-
-
-class RiskCalibration(Strict):
-    """A map from scores (log odds) to probabilities, drawn to identity where rows were few.
-
-    identity; platt: slope * score + intercept, slope >= 0; isotonic: `share` of the step function through (x, y),
-    linear between its points, and the rest identity.
-    """
-
-    method: Literal["identity", "platt", "isotonic"] = "identity"
-    slope: float = 1.0
-    intercept: float = 0.0
-    x: tuple[float, ...] = ()
-    y: tuple[float, ...] = ()
-    share: float = 0.0
-
-    def apply(self, score: Floats) -> Floats:
-        """Probabilities in (0, 1) of scores, (n,); rising with the score."""
-        if self.method == "platt":
-            return sigmoid(self.slope * score + self.intercept)
-        p = sigmoid(score)
-        if self.method == "isotonic":
-            mapped = np.interp(p, np.asarray(self.x), np.asarray(self.y))
-            return np.asarray(np.clip((1.0 - self.share) * p + self.share * mapped, CLIP, 1.0 - CLIP), dtype=np.float64)
-        return p
-
-
-def learn_platt(score: Floats, actual: Floats) -> RiskCalibration:
-    """Slope and intercept by maximum likelihood (Newton), slope not negative, shrunk to (1, 0) by n / (n + 2000)."""
-    slope, intercept = 1.0, 0.0
-    for _ in range(25):
-        p = sigmoid(slope * score + intercept)
-        w = np.maximum(p * (1 - p), 1e-9)
-        gradient = np.array([((actual - p) * score).sum(), (actual - p).sum()])
-        hessian = np.array([[(w * score * score).sum(), (w * score).sum()], [(w * score).sum(), w.sum()]])
-        move = np.linalg.solve(hessian + 1e-6 * np.eye(2), gradient)
-        slope, intercept = slope + float(np.clip(move[0], -1, 1)), intercept + float(np.clip(move[1], -1, 1))
-        if float(np.abs(move).max()) < 1e-8:
-            break
-    share = len(score) / (len(score) + SHRINK_ROWS)
-    slope = max(slope, 0.0)
-    return RiskCalibration(method="platt", slope=1 + share * (slope - 1), intercept=share * intercept)
-
-
-def learn_isotonic(score: Floats, actual: Floats) -> RiskCalibration:
-    """Step function of least squares that rises with the score (pool adjacent violators), shrunk by n / (n + 2000).
-
-    Source: Barlow et al. 1972.
-    """
-    p = sigmoid(score)
-    x, place = np.unique(p, return_inverse=True)
-    weight = np.bincount(place).astype(np.float64)
-    value = np.bincount(place, weights=actual) / weight
-    blocks: list[list[float]] = []
-    for position, (w, v) in enumerate(zip(weight, value, strict=True)):
-        blocks.append([v, w, position, position])
-        while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
-            last, before = blocks.pop(), blocks.pop()
-            total = last[1] + before[1]
-            blocks.append([(last[0] * last[1] + before[0] * before[1]) / total, total, before[2], last[3]])
-    points = [(float(x[int(b[i])]), float(b[0])) for b in blocks for i in (2, 3)]
-    kept = dict(points)
-    share = len(score) / (len(score) + SHRINK_ROWS)
-    return RiskCalibration(method="isotonic", x=tuple(kept), y=tuple(kept.values()), share=share)

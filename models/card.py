@@ -1,86 +1,78 @@
-"""The model card: what it is, what made it, how it did, where it is weak; JSON for machines, HTML for people."""
+"""The model card as plain data: what it is for, what made it, how it did, where it is weak, what is asked of it."""
 
 from __future__ import annotations
 
-import base64
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
-from jinja2 import Environment
 
 from contracts.canonical import canonical_json
 from contracts.evaluation import Evaluation, TrainedModel
 from contracts.policy import Policy
 from contracts.times import iso, write_duration
+from models.card_page import card_page
 from models.forecaster import ForecastModel
 from models.risk import RiskModel
 
-CARD_FORMAT = 1
+CARD_FORMAT = 2
 SHOWN_COLUMNS = 20
-TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Model card: {{ card.model }}</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1d2733; }
-table { border-collapse: collapse; margin: .6rem 0 1.4rem; } th, td { padding: .2rem .8rem .2rem 0; text-align: left; }
-th { border-bottom: 1px solid #bbb; } td.n { text-align: right; font-variant-numeric: tabular-nums; }
-img { max-width: 100%; } code { font-size: .85em; word-break: break-all; }
-</style></head><body>
-<h1>{{ card.model }}</h1>
-<p>{{ card.purpose }} Owner: {{ card.owner }}. Business metric: {{ card.business_metric }}.</p>
-<h2>In short</h2><p>{{ card.summary }}</p>
-<h2>Backtest</h2>
-{% for title, table in tables %}<h3>{{ title }}</h3>
-<table><tr>{% for name in table.columns %}<th>{{ name }}</th>{% endfor %}</tr>
-{% for row in table.itertuples(index=False) %}<tr>{% for cell in row %}
-<td{% if cell is not string %} class="n"{% endif %}>
-{{ cell if cell is string else "%.4g" | format(cell) }}</td>{% endfor %}</tr>{% endfor %}</table>{% endfor %}
-{% for name, data in figures %}<p><img alt="{{ name }}" src="data:image/png;base64,{{ data }}"></p>{% endfor %}
-<h2>Limits</h2><ul>{% for line in card.limits %}<li>{{ line }}</li>{% endfor %}</ul>
-<h2>Provenance</h2><table>{% for name, value in card.provenance.items() %}
-<tr><th>{{ name }}</th><td><code>{{ value }}</code></td></tr>{% endfor %}</table>
-</body></html>
-"""
 
 
 def write_card(out: Path, policy: Policy, trained: TrainedModel, model: ForecastModel | RiskModel) -> None:
-    """Write card.json and card.html into `out`; the HTML is one file that needs nothing else."""
-    found = trained.evaluation
-    card = _card(policy, trained, model)
+    """Write card.json and card.html into `out`, where evaluation.json and the figures lie already."""
+    card = card_of(policy, trained, model.importance(), model.version_info)
     (out / "card.json").write_text(canonical_json(card), encoding="utf-8")
-    figures = [
-        (name, base64.b64encode(path.read_bytes()).decode("ascii")) for name, path in sorted(trained.figures.items())
-    ]
-    page = Environment(autoescape=True).from_string(TEMPLATE)
-    (out / "card.html").write_text(page.render(card=card, tables=_tables(found), figures=figures), encoding="utf-8")
+    (out / "card.html").write_text(card_page(out), encoding="utf-8")
 
 
-def _card(policy: Policy, trained: TrainedModel, model: ForecastModel | RiskModel) -> dict[str, Any]:
+def card_of(
+    policy: Policy, trained: TrainedModel, importance: Mapping[str, float], info: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The card of a candidate.
+
+    Args:
+        policy: of the model. trained: the candidate.
+        importance: column -> share, largest first. info: the model's `version_info`.
+    """
     found = trained.evaluation
-    plan = policy.training
     return {
         "format": CARD_FORMAT,
         "model": policy.model,
         "kind": policy.kind,
-        "purpose": f"Hypothesis: {policy.business.hypothesis}.",
+        "purpose": _purpose(policy),
+        "hypothesis": policy.business.hypothesis,
         "business_metric": policy.business.metric,
         "owner": policy.owner.team,
+        "notify": list(policy.owner.notify),
         "summary": _summary(policy, found),
+        "data": _data(policy, found, info),
+        "sources": found.dataset.get("sources", []),
+        "segments": list(policy.gate.segments.by),
         "calibration": found.calibration,
-        "importance": dict(list(model.importance().items())[:SHOWN_COLUMNS]),
+        "importance": dict(list(importance.items())[:SHOWN_COLUMNS]),
+        "gates": gate_terms(policy),
+        "after_the_gate": _rollout(policy),
         "limits": _limits(policy, found),
         "provenance": {
             "trained at": iso(trained.trained_at),
-            "training rows": str(trained.rows),
-            "backtest": f"{len(found.dataset['origins'])} origins every {write_duration(plan.every)}, "
-            f"{found.dataset['rows']} rows scored, "
-            f"from {found.dataset['as_of_from']} to {found.dataset['as_of_until']}",
             "dataset": trained.dataset_hash,
             "policy": policy.hash,
             "features": policy.features,
-            "parameters": canonical_json(trained.params),
+            "seed": str(info.get("seed", policy.training.seed)),
+            "parameters": canonical_json(trained.params) if trained.params else "as shipped",
         },
     }
+
+
+def _purpose(policy: Policy) -> str:
+    if policy.kind == "forecast":
+        levels = ", ".join(f"{level:g}" for level in policy.training.quantiles)
+        return (
+            f"Forecasts demand of one sku at one location for {policy.horizon} steps ahead: "
+            f"a mean and quantiles at {levels}, in units."
+        )
+    words = policy.model.replace("_", " ")
+    return f"Gives the probability of {words}, from what is known at the moment of the decision."
 
 
 def _summary(policy: Policy, found: Evaluation) -> str:
@@ -92,9 +84,71 @@ def _summary(policy: Policy, found: Evaluation) -> str:
     return f"{words}: {abs(change):.1%} {'less' if change >= 0 else 'more'} loss, on {found.dataset['rows']} rows."
 
 
+def _data(policy: Policy, found: Evaluation, info: Mapping[str, Any]) -> dict[str, str]:
+    plan, dataset = policy.training, found.dataset
+    return {
+        "learnt from": f"{info['rows']} rows decided from {info['rows_from'][:10]} to {info['rows_until'][:10]}",
+        "history": f"up to {write_duration(plan.history)} back, at most {plan.row_cap} rows a fit",
+        "tried on": f"{dataset['rows']} rows decided from {dataset['as_of_from'][:10]} to "
+        f"{dataset['as_of_until'][:10]}; {len(dataset['origins'])} origins every {write_duration(plan.every)}, each "
+        "answered by a model fitted on what was known at it",
+        "leakage audit": _audit(dataset),
+    }
+
+
+def _audit(dataset: Mapping[str, Any]) -> str:
+    audit = dataset.get("leakage_audit")
+    if not audit:
+        return "none"
+    words = f"{audit['cells']} values of {audit['rows']} rows recomputed from the events, {audit['differing']} differ"
+    doubtful = [*audit.get("derived", []), *audit.get("implausible", [])]
+    return f"{words}; doubtful: {', '.join(doubtful)}" if doubtful else words
+
+
+def gate_terms(policy: Policy) -> list[dict[str, str]]:
+    """What the gate will ask of this model, a sentence a criterion: the policy's thresholds in words."""
+    gate = policy.gate
+    terms = [("rows", f"at least {gate.min_rows} scored rows, each once")]
+    terms.append(("leakage audit", "no audited value differs from what was known, no feature is made from the label"))
+    for rival, margin in (("incumbent", gate.beat.incumbent), ("champion", gate.beat.champion)):
+        name = f"the rule {policy.incumbent}" if rival == "incumbent" else "the champion, where there is one"
+        wanted = f"more than {margin:.1%} better than" if margin >= 0 else f"not more than {-margin:.1%} worse than"
+        terms.append((f"beat {rival}", f"{gate.metric} {wanted} {name} (bound at {gate.confidence:.0%})"))
+    rule = gate.segments
+    terms += [
+        (f"segment {by}", f"no {by} with {rule.min_rows} rows or more worse by over {rule.max_regression:.1%}")
+        for by in rule.by
+    ]
+    limits = gate.calibration
+    if limits.ece_max is not None:
+        terms.append(("calibration", f"ECE at most {limits.ece_max:g}"))
+    if limits.coverage is not None:
+        terms.append(("coverage", f"of the widest interval from {limits.coverage[0]:g} to {limits.coverage[1]:g}"))
+    if limits.bias_max is not None:
+        terms.append(("bias", f"within {limits.bias_max:g} of 0"))
+    return [{"name": name, "asks": asks} for name, asks in terms]
+
+
+def _rollout(policy: Policy) -> list[str]:
+    plan, rule = policy.rollout, policy.gate.approvals
+    steps, guard = ", ".join(f"{step}%" for step in plan.canary.steps), plan.guardrails
+    fast = f"errors up to {guard.error_rate:.1%}, fallbacks up to {guard.fallback_rate:.1%}"
+    lines = [
+        f"Shadow: at least {plan.shadow.min_decisions} decisions and {plan.shadow.min_days:g} days.",
+        f"Canary: {steps} of the traffic by {plan.canary.key}, {write_duration(plan.canary.bake)} each.",
+        f"Guardrails: {fast}, 99th percentile up to {guard.p99_ms:g} ms.",
+        f"When it may not answer: {', then '.join(policy.serve.ladder)}.",
+    ]
+    author = ", not by who registered it" if rule.not_author else ""
+    who = f"{rule.required} by {', '.join(rule.by) or 'anybody'}{author}" if rule.required else "none asked for"
+    lines.append(f"Approvals: {who}.")
+    return lines
+
+
 def _limits(policy: Policy, found: Evaluation) -> list[str]:
     """What a reader has to know before relying on it: what was not scored, and segments that do worse than the rule."""
-    lines = [f"{found.dataset['not_comparable']} rows could not be scored because model or rule had no history."]
+    unscored = found.dataset["not_comparable"]
+    lines = [f"{unscored} rows could not be scored because model or rule had no history."] if unscored else []
     if "champion_unusable" in found.dataset:
         lines.append(f"Not compared with the champion: {found.dataset['champion_unusable']}.")
     table = found.metrics[(found.metrics["metric"] == policy.gate.metric) & (found.metrics["segment"] != "")]
@@ -102,29 +156,10 @@ def _limits(policy: Policy, found: Evaluation) -> list[str]:
     if {"candidate", "incumbent"} <= set(wide.columns):
         worse = wide[wide["candidate"] > wide["incumbent"]]
         lines += [f"Worse than the rule where {name}." for name in worse.index]
+    unsafe = [s for s in found.dataset.get("sources", []) if s.get("reasons")]
+    lines += [f"Source {s['source'] or s['kind']} ({s['kind']}) was {s['state']}: {s['reasons']}." for s in unsafe]
     if policy.kind == "forecast":
         lines.append("Demand on days that were closed or out of stock was neither learnt from nor scored.")
     else:
-        lines.append("Shipments without an outcome (cancelled, diverted) were neither learnt from nor scored.")
+        lines.append("Cases without an outcome (cancelled, diverted) were neither learnt from nor scored.")
     return lines
-
-
-def _tables(found: Evaluation) -> list[tuple[str, pd.DataFrame]]:
-    """Wide tables for people: all rows, by third of the horizon, by segment."""
-    titles = {"all": "All scored rows", "slice": "By days ahead", "segment": "By segment"}
-    frame = found.metrics
-    kinds = {
-        "all": frame[(frame["segment"] == "") & (frame["slice"] == "")],
-        "slice": frame[frame["slice"] != ""],
-        "segment": frame[frame["segment"] != ""],
-    }
-    tables = []
-    for name, part in kinds.items():
-        if part.empty:
-            continue
-        keys = ["who"] if name == "all" else [name, "who"]
-        wide = part.pivot_table(index=keys, columns="metric", values="value", sort=True).reset_index()
-        rows = part.groupby(keys)["rows"].first().reset_index(drop=True).astype(float)
-        wide["rows"] = rows
-        tables.append((titles[name], wide))
-    return tables

@@ -11,15 +11,36 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
-from contracts.declarations import Declarations, DemandHistory, GivenFacts, PriceHistory, fact_columns, view_columns
+from contracts.declarations import (
+    Declarations,
+    DemandHistory,
+    GivenFacts,
+    OutcomeRates,
+    PriceHistory,
+    fact_columns,
+    view_columns,
+)
 from contracts.errors import InputInvalid, UnknownName
 from contracts.policy import Kind
 from contracts.yaml_file import Strict
-from models.incumbent import history_view, lag_values, pooled_rate, rate_sources, rate_views
+from models.incumbent import history_view, lag_values, pooled_rate, rate_views
+from models.rate_pool import RatePool, learn_pool, pool_sources
 
 Floats = NDArray[np.float64]
 Columns = Mapping[str, Any]
-How = Literal["as_is", "by_scale", "capped", "category", "log_scale", "season_mean", "season_lag", "pooled_rate"]
+How = Literal[
+    "as_is",
+    "by_scale",
+    "capped",
+    "category",
+    "log_scale",
+    "season_mean",
+    "season_lag",
+    "last_year",
+    "last_year_ratio",
+    "pooled_rate",
+    "pool_step",
+]
 
 DAYS = 7
 # A level smaller than this share of the panel's counts as this: dividing by less blows up what closed sites weigh.
@@ -44,12 +65,15 @@ class DesignSpec(Strict):
 
     `categories`: column -> known values in order of code; an unknown value gets the next code, a missing one NaN.
     `history`: prefix of the demand_history columns, empty for a risk. `scale_floor`: smallest scale, units a day.
+    `pools`: late rates drawn to those of coarser keys; the columns made `pool_step` are their steps, in order. `rates`:
+    what `pooled_rate` is made of, in models of format 1.
     """
 
     kind: Kind
     columns: tuple[DesignColumn, ...]
     categories: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     rates: tuple[tuple[str, str], ...] = ()
+    pools: dict[str, RatePool] = Field(default_factory=dict)
     history: str = ""
     scale_floor: float = SMALLEST_FLOOR
 
@@ -68,6 +92,12 @@ class DesignSpec(Strict):
         """Matrix positions of the columns of each `how`."""
         hows = dict.fromkeys(column.how for column in self.columns)
         return {h: np.array([i for i, c in enumerate(self.columns) if c.how == h]) for h in hows}
+
+    @cached_property
+    def rule_places(self) -> tuple[int, ...]:
+        """Matrix positions of the last step of each pool: the finest key's late rate, drawn to all coarser ones."""
+        ends = np.cumsum([len(pool.sources) for pool in self.pools.values()], dtype=np.int64)
+        return tuple(int(self.places["pool_step"][end - 1]) for end in ends)
 
     @cached_property
     def codes(self) -> dict[str, dict[str, float]]:
@@ -111,7 +141,6 @@ def design_spec(kind: Kind, declarations: Declarations, service: str, rows: pd.D
         raise UnknownName("feature service", service, declarations.services)
     forecast = kind == "forecast"
     history = history_view(declarations, service) if forecast else ""
-    rates = () if forecast else rate_sources(rate_views(declarations, service))
     columns = [c for view in declarations.services[service].views for c in _view_columns(declarations, view, history)]
     categories: dict[str, tuple[str, ...]] = {}
     for facts in declarations.services[service].facts:
@@ -121,11 +150,11 @@ def design_spec(kind: Kind, declarations: Declarations, service: str, rows: pd.D
             columns += [DesignColumn(name=name, how=how, sources=(name,))]
         for name in sorted(given):
             categories[name] = tuple(sorted({str(v) for v in rows[name].dropna().unique()}))
-    if rates:
-        columns.append(DesignColumn(name="pooled_rate", how="pooled_rate", sources=tuple(c for p in rates for c in p)))
+    pools = {} if forecast else _pools(declarations, service, rows)
+    columns += [column for name, pool in pools.items() for column in _pool_columns(name, pool)]
     short = bool(rows["as_of"].max() - rows["as_of"].min() < A_YEAR)
     columns = [c for c in columns if _worth_having(c, rows) and not (short and c.name in YEARLY)]
-    spec = DesignSpec(kind=kind, columns=tuple(columns), categories=categories, rates=rates, history=history)
+    spec = DesignSpec(kind=kind, columns=tuple(columns), categories=categories, pools=pools, history=history)
     if forecast:
         level = float(np.nanmean(rows[f"{history}__scale"].to_numpy(dtype=np.float64)))
         floor = max(SCALE_FLOOR_SHARE * level, SMALLEST_FLOOR) if np.isfinite(level) else SMALLEST_FLOOR
@@ -144,8 +173,30 @@ def _view_columns(declarations: Declarations, name: str, history: str) -> list[D
     view = declarations.views[name]
     if name == history and isinstance(view, DemandHistory):
         return _history_columns(name, view)
+    if isinstance(view, OutcomeRates):
+        # Counts grow with the business, and one bad day rules a mean delay: both made models worse, see docs/risk.md.
+        return [_as_is(f"{name}__late_rate_{days}") for days in view.windows]
     skipped = {"price_last"} if isinstance(view, PriceHistory) else set()
     return [_as_is(f"{name}__{column}") for column in view_columns(view) if column not in skipped]
+
+
+def _pools(declarations: Declarations, service: str, rows: pd.DataFrame) -> dict[str, RatePool]:
+    label = rows["label"].to_numpy(dtype=np.float64)
+    sources = pool_sources(rate_views(declarations, service))
+    for name in (column for pairs in sources.values() for pair in pairs for column in pair):
+        if name not in rows.columns:
+            raise InputInvalid("training rows", f"a column {name}", "none of that name")
+    return {name: learn_pool(FrameColumns(rows), label, pairs) for name, pairs in sources.items()}
+
+
+def _pool_columns(name: str, pool: RatePool) -> list[DesignColumn]:
+    """One column a step: the view's rate drawn to those of the steps before."""
+    columns = []
+    for step, (rate, _) in enumerate(pool.sources):
+        used = tuple(column for pair in pool.sources[: step + 1] for column in pair)
+        view, days = rate.rsplit("__", 1)[0], rate.rsplit("_", 1)[1]
+        columns.append(DesignColumn(name=f"{view}__pooled_{name}_{days}", how="pool_step", sources=used))
+    return columns
 
 
 def _as_is(source: str) -> DesignColumn:
@@ -172,6 +223,13 @@ def _history_columns(name: str, view: DemandHistory) -> list[DesignColumn]:
         columns.append(
             DesignColumn(name=f"season_lag_{week + 1}", how="season_lag", sources=(*lags, scale, "step"), value=week)
         )
+    levels = [f"level_{share}" for share in view.smoothing]
+    columns += [DesignColumn(name=f"{name}__{c}", how="by_scale", sources=(f"{name}__{c}", scale)) for c in levels]
+    if view.last_year:
+        year = tuple(f"{name}__last_year_{ahead}" for ahead in range(1, view.last_year + 1))
+        then = f"{name}__last_year_level"
+        columns.append(DesignColumn(name="last_year", how="last_year", sources=(*year, scale, "step")))
+        columns.append(DesignColumn(name="last_year_ratio", how="last_year_ratio", sources=(*year, then, "step")))
     return [*columns, _as_is("step")]
 
 
@@ -220,6 +278,10 @@ def design_matrix(spec: DesignSpec, columns: Columns) -> Floats:
             out[:, place] = _codes(spec.codes[column.name], _array(columns, column.name))
         elif column.how == "pooled_rate":
             out[:, place] = pooled_rate(columns, spec.rates)
+    if spec.pools:
+        steps = [step for pool in spec.pools.values() for step in pool.steps(columns)]
+        for place, values in zip(spec.places["pool_step"], steps, strict=True):
+            out[:, place] = values
     if spec.history:
         _history_values(spec, columns, out)
     return out
@@ -235,7 +297,21 @@ def _history_values(spec: DesignSpec, columns: Columns, out: Floats) -> None:
     season = seasons[target_weekday(columns), np.arange(len(step))]
     out[:, places["season_mean"][0]] = season.astype(np.float64) / scale
     out[:, places["log_scale"][0]] = np.log(scale)
+    if "last_year" in places:
+        value, then = _last_year(spec, columns, step)
+        out[:, places["last_year"][0]] = value / scale
+        out[:, places["last_year_ratio"][0]] = value / then
     out[:, places["by_scale"]] /= scale[:, None]
+
+
+def _last_year(spec: DesignSpec, columns: Columns, step: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Each row's value a year before its target, NaN beyond the steps that are kept; and the level then, NaN at 0."""
+    names = spec.columns[int(spec.places["last_year"][0])].sources[:-2]
+    table = np.stack([np.asarray(_array(columns, name), dtype=np.float64) for name in names])
+    rows = np.arange(len(step))
+    value = np.where(step <= len(names), table[np.minimum(step, len(names)) - 1, rows], np.nan)
+    then = np.asarray(_array(columns, f"{spec.history}__last_year_level"), dtype=np.float64)
+    return value, np.where(then > 0, then, np.nan)
 
 
 def _codes(table: Mapping[str, float], values: Any) -> Floats:

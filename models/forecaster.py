@@ -9,25 +9,41 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from contracts.canonical import canonical_json
 from contracts.errors import NotEnoughData
 from contracts.policy import Training
+from contracts.yaml_file import Strict
 from models import boosters
+from models.artifact_format import FORMAT
 from models.calibration import QuantileShift, tidy
+from models.combine import Blend
 from models.design import Columns, DesignSpec, design_matrix, scale_of
+from models.members import member_values, row_segments
+from models.segments import SegmentRule
 
 Floats = NDArray[np.float64]
-FORMAT = 1
 FEWEST_ROWS = 200
+
+
+class Corrections(Strict):
+    """What a backtest adds to the boosters: shares of statistical members by segment, and the shift of the quantiles.
+
+    `rule`: how a row's segment is named, None when segments do not matter; `shift`: None when none won.
+    """
+
+    rule: SegmentRule | None = None
+    blend: Blend = Field(default_factory=Blend)
+    shift: QuantileShift | None = None
 
 
 @dataclass(frozen=True)
 class ForecastModel:
     """A forecaster in memory.
 
-    `levels`: quantile levels, rising; `horizon`: steps it was trained for; `shift`: learnt on the backtest, None when
-    it did not win; `version_info`: who made it when from what.
+    `levels`: quantile levels, rising; `horizon`: steps it was trained for; `corrections`: learnt on the backtest;
+    `version_info`: who made it when from what.
     """
 
     spec: DesignSpec
@@ -35,7 +51,7 @@ class ForecastModel:
     horizon: int
     mean: boosters.Booster
     quantiles: tuple[boosters.Booster, ...]
-    shift: QuantileShift | None = None
+    corrections: Corrections = field(default_factory=Corrections)
     version_info: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -61,13 +77,28 @@ class ForecastModel:
         Raises:
             InputInvalid: a needed column is missing.
         """
+        mean, table = self.raw(columns)
+        return self.corrected(columns, mean, table)
+
+    def raw(self, columns: Columns) -> tuple[Floats, Floats]:
+        """What the boosters say, before corrections; as `predict`."""
         matrix = design_matrix(self.spec, columns)
         scale = scale_of(self.spec, columns)
         mean = np.maximum(boosters.ask(self.mean, matrix), 0.0) * scale
         table = np.stack([boosters.ask(b, matrix) for b in self.quantiles], axis=1) * scale[:, None]
-        table = tidy(table)
-        if self.shift is not None:
-            table = tidy(self.shift.apply(table, np.asarray(columns["step"], dtype=np.int64)))
+        return mean, tidy(table)
+
+    def corrected(self, columns: Columns, mean: Floats, table: Floats) -> tuple[Floats, Floats]:
+        """The boosters' answers with the corrections; as `predict`."""
+        found = self.corrections
+        if found.rule is None:
+            return mean, table
+        segment = row_segments(self.spec, found.rule, columns)
+        names = found.blend.members()
+        if names:
+            mean = np.maximum(found.blend.apply(mean, member_values(self.spec, columns, names), segment), 0.0)
+        if found.shift is not None:
+            table = tidy(found.shift.apply(table, np.asarray(columns["step"], dtype=np.int64), segment))
         return mean, table
 
     def importance(self) -> dict[str, float]:
@@ -85,9 +116,9 @@ class ForecastModel:
             "design": self.spec.model_dump(mode="json"),
             "version_info": self.version_info,
         }
-        shift = self.shift.model_dump(mode="json") if self.shift else None
         (folder / "spec.json").write_text(canonical_json(spec), encoding="utf-8")
-        (folder / "calibration.json").write_text(canonical_json({"shift": shift}), encoding="utf-8")
+        learnt = self.corrections.model_dump(mode="json")
+        (folder / "calibration.json").write_text(canonical_json(learnt), encoding="utf-8")
         (folder / "mean.txt").write_text(boosters.write(self.mean), encoding="utf-8")
         for level, booster in zip(self.levels, self.quantiles, strict=True):
             (folder / _file(level)).write_text(boosters.write(booster), encoding="utf-8")
@@ -96,7 +127,7 @@ class ForecastModel:
     def load(cls, folder: Path) -> ForecastModel:
         """The model that `save` wrote; the files were verified before."""
         spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
-        shift = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))["shift"]
+        learnt = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
         levels = tuple(spec["levels"])
         return cls(
             spec=DesignSpec.model_validate(spec["design"]),
@@ -104,13 +135,21 @@ class ForecastModel:
             horizon=spec["horizon"],
             mean=boosters.read((folder / "mean.txt").read_text(encoding="utf-8")),
             quantiles=tuple(boosters.read((folder / _file(q)).read_text(encoding="utf-8")) for q in levels),
-            shift=QuantileShift.model_validate(shift) if shift else None,
+            corrections=_read_corrections(learnt),
             version_info=spec["version_info"],
         )
 
-    def with_info(self, info: dict[str, Any], shift: QuantileShift | None) -> ForecastModel:
-        """The same boosters with provenance and the learnt shift."""
-        return replace(self, version_info=info, shift=shift)
+    def with_info(self, info: dict[str, Any], corrections: Corrections) -> ForecastModel:
+        """The same boosters with provenance and the learnt corrections."""
+        return replace(self, version_info=info, corrections=corrections)
+
+
+def _read_corrections(learnt: dict[str, Any]) -> Corrections:
+    """Of format 2; format 1 knew a shift alone, for all rows."""
+    if "blend" not in learnt and learnt.get("shift"):
+        every = SegmentRule(volume_cuts=(0.0, 0.0))
+        return Corrections(rule=every, shift=QuantileShift.model_validate(learnt["shift"]))
+    return Corrections.model_validate(learnt)
 
 
 def _file(level: float) -> str:

@@ -45,6 +45,23 @@ class Panel:
     static: Mapping[str, NDArray[np.object_]] = field(default_factory=dict)
     censored: NDArray[np.bool_] | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse demand that cannot be.
+
+        Raises:
+            InputInvalid: not one row of demand a key, or a quantity is negative or infinite; names series and place.
+        """
+        if self.demand.ndim != 2 or len(self.demand) != len(self.keys):
+            raise InputInvalid("panel", f"demand of {len(self.keys)} series", f"the shape {self.demand.shape}")
+        bad = (self.demand < 0) | np.isinf(self.demand)
+        if bad.any():
+            row, place = (int(i) for i in np.argwhere(bad)[0])
+            day = self.dates(place, place + 1)[0]
+            got = f"{self.demand[row, place]:g}"
+            raise InputInvalid(
+                f"series {self.keys[row]}, {self.frequency} {day}", "a finite quantity of at least 0", got
+            )
+
     @property
     def periods(self) -> int:
         """T, the number of periods whose demand is given."""
@@ -82,6 +99,7 @@ class PanelForecast:
     Attributes:
         mean: units, (n, h), >= 0: the published figure, for totals and inventory.
         quantiles: units, (n, h, q), rising along the last axis, >= 0. levels: the q levels.
+        point: units, (n, h): the figure with the smallest absolute error, low where demand is intermittent.
         how: who answered for each series, (n,) text: `model`, or the name of a fallback.
         about: what the forecaster decided, plain values.
     """
@@ -91,6 +109,7 @@ class PanelForecast:
     levels: tuple[float, ...]
     how: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
+    point: Floats | None = None
 
 
 def period_numbers(days: Any, frequency: Frequency) -> Ints:
@@ -131,25 +150,27 @@ def panel_of(
         ahead, static: columns known in advance, and columns that do not change (their last known value counts).
         censored: a column that is true where the period was closed or out of stock: its demand is masked, not zero.
         missing: what a period without a row means from a series' first row on: `unknown`, or `zero` where every sale
-            is on record (it stays NaN where censored).
+            is on record (it stays NaN where censored, and where a row says that the quantity is unknown).
         until: first day that is not given any more; the newest period with a known quantity ends the panel when None.
 
     Raises:
         NotEnoughData: no row has a quantity.
-        InputInvalid: a column is missing, a quantity is negative or infinite, a covariate is infinite, or a series has
-            two rows in one period; names the first such series and period.
+        InputInvalid: a column is missing or no number, a day is none, a quantity is negative or infinite, a covariate
+            is infinite, two series' names read alike, or a series has two rows in one period; names the first.
     """
     needed = [*keys, period, quantity, *ahead, *static, *([censored] if censored else [])]
     absent = [name for name in needed if name not in rows.columns]
     if absent:
         raise InputInvalid("panel rows", f"a column {absent[0]}", f"only {', '.join(map(str, rows.columns))}")
-    names = rows[list(keys)].astype("string").fillna("unknown").agg("|".join, axis=1).to_numpy(dtype=object)
-    number = period_numbers(pd.to_datetime(rows[period]).to_numpy(dtype="datetime64[D]"), frequency)
-    amount = rows[quantity].to_numpy(dtype=np.float64, na_value=np.nan)
+    if not keys:
+        raise InputInvalid("panel rows", "at least one key column", "none")
+    amount = _numbers(rows, quantity, quantity)
+    if not np.isfinite(amount).any():
+        raise NotEnoughData("panel rows with a known quantity", 1, 0)
+    names = _names(rows, keys)
+    number = period_numbers(_days(rows, period), frequency)
     _check_amounts(names, number, amount, frequency)
     known = np.isfinite(amount)
-    if not known.any():
-        raise NotEnoughData("panel rows with a known quantity", 1, 0)
     labels, series = np.unique(names.astype(str), return_inverse=True)
     first = int(number.min())
     last = int(number[known].max()) if until is None else int(period_numbers(until, frequency)) - 1
@@ -157,12 +178,16 @@ def panel_of(
     _check_single(labels, series, number, width, first, frequency)
     place = number - first
     demand = np.full((len(labels), max(last - first + 1, 1)), np.nan)
-    given = (place < demand.shape[1]) & known
+    given = (number <= last) & known
+    if not given.any():
+        raise NotEnoughData("panel rows with a known quantity before the end", 1, 0)
     demand[series[given], place[given]] = amount[given]
     cut = _censor(rows, censored, demand, series, place)
     if missing == "zero":
         begun = np.maximum.accumulate(np.isfinite(demand), axis=1)
         demand = np.where(begun & np.isnan(demand), 0.0, demand)
+        unsaid = (number <= last) & ~known
+        demand[series[unsaid], place[unsaid]] = np.nan
     if cut is not None:
         demand = np.where(cut, np.nan, demand)
     covariates = {name: _covariate(rows, name, (len(labels), width), series, place) for name in ahead}
@@ -172,9 +197,42 @@ def panel_of(
         first=first,
         demand=demand,
         ahead=covariates,
-        static={name: _static(rows, name, series, len(labels)) for name in static},
+        static={name: _static(rows, name, series, len(labels), number) for name in static},
         censored=cut,
     )
+
+
+def _names(rows: pd.DataFrame, keys: Sequence[str]) -> Any:
+    """Name of each row's series; two different series never share one."""
+    parts = rows[list(keys)].astype("string").fillna("unknown")
+    names = parts[keys[0]]
+    for key in keys[1:]:
+        names = names + "|" + parts[key]
+    if len(keys) > 1:
+        spelt = parts.assign(**{"|": names}).drop_duplicates()["|"]
+        if spelt.duplicated().any():
+            alike = spelt[spelt.duplicated()].iloc[0]
+            raise InputInvalid(f"series {alike}", f"one {', '.join(keys)}", "two that read alike when joined by |")
+    return names.to_numpy(dtype=object)
+
+
+def _days(rows: pd.DataFrame, period: str) -> Dates:
+    try:
+        days = pd.to_datetime(rows[period]).to_numpy(dtype="datetime64[D]")
+    except (ValueError, TypeError) as error:
+        raise InputInvalid(period, "days", str(error).splitlines()[0][:120]) from None
+    if np.isnat(days).any():
+        at = int(np.argmax(np.isnat(days)))
+        raise InputInvalid(period, "a day in every row", f"none in row {at + 1}")
+    return np.asarray(days)
+
+
+def _numbers(rows: pd.DataFrame, column: str, what: str) -> Floats:
+    try:
+        return rows[column].to_numpy(dtype=np.float64, na_value=np.nan)
+    except (ValueError, TypeError):
+        wrong = rows[column][pd.to_numeric(rows[column], errors="coerce").isna() & rows[column].notna()]
+        raise InputInvalid(what, "numbers", repr(wrong.iloc[0]) if len(wrong) else f"{rows[column].dtype}") from None
 
 
 def _check_amounts(names: Any, number: Ints, amount: Floats, frequency: Frequency) -> None:
@@ -200,14 +258,14 @@ def _censor(
 ) -> NDArray[np.bool_] | None:
     if column is None:
         return None
-    flagged = rows[column].fillna(False).to_numpy(dtype=bool) & (place < demand.shape[1])
+    flagged = rows[column].astype("boolean").fillna(False).to_numpy(dtype=bool) & (place < demand.shape[1])
     cut = np.zeros(demand.shape, dtype=bool)
     cut[series[flagged], place[flagged]] = True
     return cut
 
 
 def _covariate(rows: pd.DataFrame, name: str, shape: tuple[int, int], series: Ints, place: Ints) -> Floats:
-    values = rows[name].to_numpy(dtype=np.float64, na_value=np.nan)
+    values = _numbers(rows, name, f"covariate {name}")
     if np.isinf(values).any():
         raise InputInvalid(f"covariate {name}", "finite numbers or none", "an infinite one")
     table = np.full(shape, np.nan)
@@ -215,9 +273,10 @@ def _covariate(rows: pd.DataFrame, name: str, shape: tuple[int, int], series: In
     return table
 
 
-def _static(rows: pd.DataFrame, name: str, series: Ints, count: int) -> NDArray[np.object_]:
+def _static(rows: pd.DataFrame, name: str, series: Ints, count: int, number: Ints) -> NDArray[np.object_]:
     values = rows[name].astype("string")
-    known = values.notna().to_numpy()
+    order = np.argsort(number, kind="stable")
+    known = order[values.notna().to_numpy()[order]]
     found = np.full(count, None, dtype=object)
-    found[series[known]] = values[known].to_numpy(dtype=object)
+    found[series[known]] = values.to_numpy(dtype=object)[known]
     return found

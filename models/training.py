@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,17 @@ from contracts.errors import InputInvalid, NotEnoughData
 from contracts.evaluation import Evaluation, TrainedModel
 from contracts.policy import Policy
 from contracts.times import iso, utc
-from models.backtest import ForecastBacktest, RiskBacktest, backtest_forecast, backtest_risk, fit_rows
+from models.backtest import ForecastBacktest, backtest_forecast, fit_rows
 from models.card import write_card
 from models.design import FrameColumns
-from models.evaluate import Answers, evaluate, incumbent_answers, scoreboard, segments
+from models.evaluate import Answers, Scoreboard, evaluate, incumbent_answers, scoreboard, segments
 from models.folds import capped, matured, moment, utc_times
 from models.forecaster import ForecastModel
 from models.incumbent import check_incumbent
+from models.kept_fits import Keep, fit_now
 from models.plots import draw
 from models.risk import RiskModel
+from models.risk_backtest import RiskBacktest, backtest_risk
 
 Model = ForecastModel | RiskModel
 Progress = Callable[[str, float], None]
@@ -44,6 +46,9 @@ def train(
     progress: Progress | None = None,
     params: dict[str, Any] | None = None,
     leakage_audit: dict[str, Any] | None = None,
+    sources: Sequence[dict[str, Any]] = (),
+    seed: int | None = None,
+    keep: Keep = fit_now,
 ) -> TrainedModel:
     """Train a candidate and say how good it is.
 
@@ -59,6 +64,9 @@ def train(
         progress: called with words and the share done in [0, 1].
         params: overrides of booster parameters, as found by tuning.
         leakage_audit: what an audit of `rows` found (plain values); goes into the evaluation's dataset for the gate.
+        sources: what was known of the rows' sources (plain values: source, kind, state, age, ...); goes there too.
+        seed: in place of the policy's.
+        keep: where fits are kept that an interrupted run need not do again, see kept_fits.
 
     Returns:
         the candidate with its evaluation; the same inputs write the same bytes.
@@ -71,22 +79,39 @@ def train(
     check_incumbent(policy.incumbent, policy.kind)
     if out.exists() and any(out.iterdir()):
         raise InputInvalid(str(out), "an empty or new folder", "a folder with files", hint="name another one")
+    plan = seeded(policy, seed)
     known = rows[matured(rows, now)]
-    tested, answers = _backtest(policy, rows, declarations, now, params, progress)
+    digest = dataset_hash(known)
+    tested, answers = _backtest(plan, rows, declarations, now, params, progress, keep)
     answers["incumbent"] = incumbent_answers(policy, declarations, tested.rows)
-    dataset = _dataset(known, tested) | ({} if leakage_audit is None else {"leakage_audit": leakage_audit})
+    dataset = _dataset(known, digest, tested) | {"sources": list(sources)}
+    if leakage_audit is not None:
+        dataset["leakage_audit"] = leakage_audit
     if champion is not None:
         answers["champion"] = _champion_answers(champion, champion_trained_until, tested.rows, dataset)
     named = segments(policy, declarations, known, tested.rows)
     origin = np.asarray(tested.origins, dtype=object)[tested.fold]
-    evaluation = evaluate(scoreboard(policy, declarations, tested.rows), answers, origin, named, dataset)
+    board = scoreboard(policy, declarations, tested.rows)
+    evaluation = evaluate(board, answers, origin, named, dataset)
     if progress:
         progress("final fit", 0.8)
-    model, used = _final_fit(policy, known, declarations, now, tested, params)
-    trained = _write(out, policy, now, model, used, evaluation, tested, answers["candidate"])
+    chosen = known.iloc[_recent(plan, known, now)]
+    fitted = keep("final", lambda: fit_rows(plan, chosen, declarations, params))
+    info = _info(policy, plan.training.seed, now, chosen, digest, params)
+    model = _with_corrections(fitted, tested, info)
+    if progress:
+        progress("figures and card", 0.88)
+    trained = _write(out, policy, now, model, evaluation, board, answers, named)
     if progress:
         progress("done", 1.0)
     return trained
+
+
+def seeded(policy: Policy, seed: int | None) -> Policy:
+    """The policy with another seed for whatever training draws at random; the same policy when `seed` is None."""
+    if seed is None:
+        return policy
+    return policy.model_copy(update={"training": policy.training.model_copy(update={"seed": seed})})
 
 
 def _write(
@@ -94,14 +119,14 @@ def _write(
     policy: Policy,
     now: datetime,
     model: Model,
-    used: int,
     evaluation: Evaluation,
-    tested: ForecastBacktest | RiskBacktest,
-    answers: Answers,
+    board: Scoreboard,
+    answers: dict[str, Answers],
+    named: Mapping[str, Any],
 ) -> TrainedModel:
     """The folder of a candidate: model, evaluation, figures, card."""
     model.save(out)
-    _write_evaluation(out, evaluation, tested, answers)
+    _write_evaluation(out, evaluation, board.rows, answers["candidate"])
     trained = TrainedModel(
         model=policy.model,
         kind=policy.kind,
@@ -109,10 +134,10 @@ def _write(
         evaluation=evaluation,
         trained_at=now,
         train_until=now,
-        rows=used,
+        rows=int(model.version_info["rows"]),
         dataset_hash=evaluation.dataset["hash"],
         params=dict(model.version_info["params"]),
-        figures=draw(out, policy, tested.rows, answers, model.importance()),
+        figures=draw(out, board, answers, named, model),
     )
     write_card(out, policy, trained, model)
     return trained
@@ -125,11 +150,12 @@ def _backtest(
     now: datetime,
     params: dict[str, Any] | None,
     progress: Progress | None,
+    keep: Keep,
 ) -> tuple[ForecastBacktest | RiskBacktest, dict[str, Answers]]:
     if policy.kind == "forecast":
-        forecast = backtest_forecast(policy, rows, declarations, now, params, progress)
+        forecast = backtest_forecast(policy, rows, declarations, now, params, progress, keep)
         return forecast, {"candidate": Answers(forecast.mean, forecast.quantiles)}
-    risk = backtest_risk(policy, rows, declarations, now, params, progress)
+    risk = backtest_risk(policy, rows, declarations, now, params, progress, keep)
     return risk, {"candidate": Answers(risk.probability, np.empty((len(risk.probability), 0)))}
 
 
@@ -151,45 +177,48 @@ def _champion_answers(champion: Model, until: datetime | None, rows: pd.DataFram
     return Answers(value, quantiles)
 
 
-def _final_fit(
-    policy: Policy,
-    known: pd.DataFrame,
-    declarations: Declarations,
-    now: datetime,
-    tested: ForecastBacktest | RiskBacktest,
-    params: dict[str, Any] | None,
-) -> tuple[Model, int]:
+def _recent(policy: Policy, known: pd.DataFrame, now: datetime) -> NDArray[np.int64]:
+    """Positions of the rows that the final fit learns from."""
     plan = policy.training
     recent = np.flatnonzero(utc_times(known["as_of"]) >= moment(now - plan.history))
-    chosen = capped(recent, plan.row_cap, plan.seed)
-    model = fit_rows(policy, known.iloc[chosen], declarations, params)
-    info = {
+    return capped(recent, plan.row_cap, plan.seed)
+
+
+def _info(
+    policy: Policy, seed: int, now: datetime, chosen: pd.DataFrame, digest: str, params: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Who was made when from what; `seed` may be another than the policy's."""
+    return {
         "model": policy.model,
         "kind": policy.kind,
         "features": policy.features,
         "policy_hash": policy.hash,
+        "seed": seed,
         "trained_at": iso(now),
         "train_until": iso(now),
         "rows": len(chosen),
-        "dataset_hash": dataset_hash(known),
+        "rows_from": iso(chosen["as_of"].min().to_pydatetime()),
+        "rows_until": iso(chosen["as_of"].max().to_pydatetime()),
+        "dataset_hash": digest,
         "params": dict(params or {}),
     }
-    return _with_corrections(model, tested, info), len(chosen)
 
 
 def _with_corrections(model: Model, tested: ForecastBacktest | RiskBacktest, info: dict[str, Any]) -> Model:
     if isinstance(model, ForecastModel) and isinstance(tested, ForecastBacktest):
-        return model.with_info(info, tested.shift)
+        return model.with_info(info, tested.corrections)
     if isinstance(model, RiskModel) and isinstance(tested, RiskBacktest):
-        return model.with_info(info, tested.linear_share, tested.calibration)
+        return model.with_info(info, tested.weights, tested.calibration)
     raise NotEnoughData("backtest of the model's own kind", 1, 0)
 
 
-def _dataset(known: pd.DataFrame, tested: ForecastBacktest | RiskBacktest) -> dict[str, Any]:
+def _dataset(known: pd.DataFrame, digest: str, tested: ForecastBacktest | RiskBacktest) -> dict[str, Any]:
     scored = tested.rows["as_of"]
     return {
-        "hash": dataset_hash(known),
+        "hash": digest,
         "known_rows": len(known),
+        "known_from": iso(known["as_of"].min().to_pydatetime()),
+        "known_until": iso(known["as_of"].max().to_pydatetime()),
         "as_of_from": iso(scored.min().to_pydatetime()),
         "as_of_until": iso(scored.max().to_pydatetime()),
         "origins": [iso(origin) for origin in tested.origins],
@@ -213,11 +242,11 @@ def _bytes(column: pd.Series[Any]) -> bytes:
     return "\x1f".join(column.astype("string").fillna("\x00").tolist()).encode()
 
 
-def _write_evaluation(out: Path, found: Evaluation, tested: ForecastBacktest | RiskBacktest, answers: Answers) -> None:
+def _write_evaluation(out: Path, found: Evaluation, rows: pd.DataFrame, answers: Answers) -> None:
     """losses.parquet, predictions.parquet (what was answered out of sample) and evaluation.json."""
     found.losses.to_parquet(out / "losses.parquet", index=False)
-    kept = [name for name in ("row_id", "as_of", "target_date", "step", "label") if name in tested.rows.columns]
-    predictions = tested.rows[kept].reset_index(drop=True)
+    kept = [name for name in ("row_id", "as_of", "target_date", "step", "label") if name in rows.columns]
+    predictions = rows[kept].reset_index(drop=True)
     predictions["prediction"] = answers.value
     for place in range(answers.quantiles.shape[1]):
         predictions[f"quantile_{place}"] = answers.quantiles[:, place]

@@ -16,6 +16,8 @@ from lifecycle.commands import (
     schema,
     series,
     serve,
+    stockout,
+    versions,
     watch,
 )
 
@@ -37,6 +39,8 @@ app.add_typer(quarantine.quarantine_app, name="quarantine")
 app.command("train")(model.train)
 app.command("tune")(model.tune)
 app.command("backtest")(model.backtest)
+app.command("compare")(versions.compare)
+app.command("card")(versions.card)
 app.add_typer(registry.rollout_app, name="rollout")
 app.add_typer(registry.ledger_app, name="ledger")
 app.command("reconcile")(registry.reconcile)
@@ -44,5 +48,6 @@ app.command("serve")(serve.serve)
 app.command("shadow")(serve.shadow)
 app.command("replay")(serve.replay)
 app.command("monitor")(watch.monitor)
+app.command("stockout")(stockout.stockout)
 app.command("demo")(demo.demo)
 app.command("schema")(schema.schema)

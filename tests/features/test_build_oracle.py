@@ -47,6 +47,7 @@ DEMAND = DemandHistory(kind="demand_history", ttl="3d", lags=7, windows=(3, 7), 
 BY_SKU = DemandHistory(kind="demand_history", ttl="3d", keys=("sku",), lags=7, windows=(5,), season_cycles=1)
 PRICE = PriceHistory(kind="price_history", ttl="7d", window=5)
 RATES = OutcomeRates(kind="outcome_rates", keys=("carrier",), ttl="36h", windows=(1, 3))
+FADING = OutcomeRates(kind="outcome_rates", keys=("carrier",), ttl="36h", windows=(1,), half_lives=(1, 2))
 LANES = OutcomeRates(kind="outcome_rates", keys=("origin", "destination"), ttl="24h", windows=(2,))
 SIGNALS = SignalLatest(kind="signal_latest", ttl="12h", names=("wind", "rain"))
 PLAN = PromotionPlan(kind="promotion_plan", ttl="60d", fields=("display", "mailer"))
@@ -187,7 +188,7 @@ def test_price_history_is_brute_force(rows: Rows) -> None:
 
 
 @STEPS
-@given(rows=outcome_rows, view=st.sampled_from([RATES, LANES]))
+@given(rows=outcome_rows, view=st.sampled_from([RATES, LANES, FADING]))
 def test_outcome_rates_are_brute_force(rows: Rows, view: OutcomeRates) -> None:
     """A row is given when something changed or half the ttl has passed, and says what brute force says."""
     rows, until = dated(rows, 0), ORIGIN + 14 * DAY
@@ -240,7 +241,7 @@ def test_promotion_plan_has_every_announced_version(rows: Rows, cuts: list[datet
 
 CASES = st.one_of(
     st.tuples(st.sampled_from([DEMAND, BY_SKU, PRICE]), demand_rows.map(lambda rows: dated(rows, 24))),
-    st.tuples(st.sampled_from([RATES, LANES]), outcome_rows.map(lambda rows: dated(rows, 0))),
+    st.tuples(st.sampled_from([RATES, LANES, FADING]), outcome_rows.map(lambda rows: dated(rows, 0))),
     st.tuples(st.just(SIGNALS), signal_rows.map(lambda rows: dated(rows, 1))),
 )
 

@@ -59,7 +59,18 @@ def outcome_values(
         inside = [row for row in mine if row["known_at"] > tick - timedelta(days=days)]
         delays = [row["delay_minutes"] for row in inside if row.get("delay_minutes") is not None]
         found += [mean([float(row["late"]) for row in inside]), mean(delays), float(len(inside))]
+    for half_life in view.half_lives:
+        weights = [decayed_weight(half_life, row["known_at"], tick) for row in mine]
+        late = sum(held for held, row in zip(weights, mine, strict=True) if row["late"])
+        found += [late / sum(weights) if sum(weights) else NAN, sum(weights)]
     return found
+
+
+def decayed_weight(half_life: int, known_at: datetime, tick: datetime) -> float:
+    """What an outcome weighs at a tick: age in eighths of a half-life since the epoch, in millionths, none after 64."""
+    eighth, zero = timedelta(days=half_life) / 8, datetime(1970, 1, 1, tzinfo=UTC)
+    age = (tick - zero) // eighth - (known_at - zero) // eighth
+    return round(2.0 ** (-age / 8) * 2**20) / 2**20 if age < 64 else 0.0
 
 
 def periods(

@@ -5,8 +5,9 @@ import pytest
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from models.backtest import choose_calibration
-from models.calibration import learn_isotonic, learn_platt, learn_shift, sigmoid, third_of, thirds, tidy
+from models.calibration import learn_shift, third_of, thirds, tidy
+from models.risk_backtest import choose_calibration
+from models.risk_calibration import learn_isotonic, learn_platt, sigmoid
 
 RNG = np.random.default_rng(8)
 SCORE = RNG.normal(-1, 1.5, 20_000)

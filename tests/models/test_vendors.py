@@ -1,6 +1,6 @@
-"""MLflow runs, tuning studies and statistical rivals: the real libraries on small data."""
+"""MLflow runs and tuning studies: the real libraries on small data."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +8,11 @@ import pandas as pd
 import pytest
 
 from contracts.declarations import Declarations
-from contracts.errors import DependencyDown, UnknownName
+from contracts.errors import DependencyDown
 from contracts.evaluation import TrainedModel
 from contracts.policy import Policy
 from models.mlflow_run import log_training
 from models.optuna_search import defaults, tune
-from models.rivals import rival_forecasts, rival_metrics
 from models.training import train
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -81,37 +80,3 @@ def test_tuning_resumes_where_it_stopped(
     points = [tuple(sorted(trial.params.items())) for trial in study.trials]
     assert len(set(points)) == 4
     assert dict(points[0]) == pytest.approx(defaults("risk"))
-
-
-def series_labels(weekly_units: np.ndarray) -> pd.DataFrame:
-    units, days = weekly_units[:3], weekly_units.shape[1]
-    dates = [(NOW - timedelta(days=days - d)).date().isoformat() for d in range(days)]
-    columns = ("sku", "location", "target_date", "quantity")
-    return pd.DataFrame(
-        [(f"s{i}", "shop", date, row[d]) for i, row in enumerate(units) for d, date in enumerate(dates)],
-        columns=columns,
-    )
-
-
-def test_rivals_forecast_from_the_past_of_each_cutoff_only(weekly_units: np.ndarray) -> None:
-    """Changing demand from the cutoff on changes no forecast; step 1 is the cutoff's own day."""
-    labels, cutoff = series_labels(weekly_units), pd.Timestamp(NOW - timedelta(days=14))
-    known = rival_forecasts(labels, [cutoff], 14)
-    later = labels["target_date"] >= cutoff.date().isoformat()
-    assert rival_forecasts(labels.assign(quantity=labels["quantity"].where(~later, 999.0)), [cutoff], 14).equals(known)
-    assert len(known) == 3 * 14
-    assert known[known["step"] == 1]["target_date"].unique().tolist() == [cutoff.date().isoformat()]
-    with pytest.raises(UnknownName, match="croston_sba"):
-        rival_forecasts(labels, [cutoff], 14, ["croston"])
-
-
-def test_rivals_are_measured_like_candidates(weekly_units: np.ndarray) -> None:
-    """An average of four weeks beats last week's value on a noisy weekly shape."""
-    labels, cutoff = series_labels(weekly_units), pd.Timestamp(NOW - timedelta(days=14))
-    forecasts = rival_forecasts(labels, [cutoff], 14)
-    scored = forecasts.merge(labels.rename(columns={"quantity": "label"}), on=["sku", "location", "target_date"])
-    unit = np.full(len(scored), 3.0)
-    table = rival_metrics(scored, forecasts, unit, unit)
-    value = table[table["metric"] == "rmsse"].set_index("who")["value"]
-    assert value["seasonal_window_average"] < value["seasonal_naive_sf"]
-    assert (table["rows"] == 42).all()
