@@ -1,4 +1,4 @@
-"""The real histories that `benchmarks.risk` is run on, through landing, feature views and Feast as in `seatrial train`."""
+"""The real histories of `benchmarks.risk`, through landing, feature views and Feast as in `seatrial train`."""
 
 from __future__ import annotations
 

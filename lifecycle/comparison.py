@@ -32,7 +32,7 @@ def differences(paired: Paired, policy: Policy) -> list[dict[str, Any]]:
     """Each pair of contenders: how much less loss the first has, relative, with bounds by a bootstrap of days.
 
     The bounds are those of the gate: one-sided each at the policy's confidence, so that between them lies
-    2 * confidence - 1 (0.9 at 0.95).
+    2 * confidence - 1 (0.9 at 0.95); None with fewer than three days.
     """
     days = paired.losses["as_of"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[D]")
     found = []
@@ -50,8 +50,8 @@ def differences(paired: Paired, policy: Policy) -> list[dict[str, Any]]:
                 "of": first,
                 "against": second,
                 "less_loss": figure.estimate,
-                "lower": figure.lower,
-                "upper": figure.upper,
+                "lower": figure.lower if np.isfinite(figure.lower) else None,
+                "upper": figure.upper if np.isfinite(figure.upper) else None,
                 "days": figure.blocks,
                 "words": _words(first, second, figure.lower, figure.upper),
             }

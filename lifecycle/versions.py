@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from contracts.errors import NotEnoughData, UnknownName, UsageError
 from contracts.policy import Policy
-from contracts.times import iso
 from lifecycle.comparison import INCUMBENT, Paired
 from lifecycle.pipeline import training_set
 from lifecycle.progress import Progress, quiet
 from lifecycle.workspace import Workspace
 
+Floats = NDArray[np.float64]
 SETTINGS = ("trained_until", "rows", "dataset_hash", "features", "features_hash", "policy_hash", "code_revision")
 
 
@@ -87,89 +88,113 @@ def paired(
 ) -> Paired:
     """Losses of both versions and the incumbent on rows from which neither can have learnt.
 
-    Decisions since both were trained whose label has matured, answered by both models now; while there are fewer of
-    them than the gate needs, the rows that both backtests scored, each answered there by a model fitted before it.
+    The first of these that has as many rows as the gate needs, else the one with the most: decisions since both were
+    trained whose label has matured, answered by both now; those of the newer one's backtest since the older was
+    trained, answered by the older now and by the newer's backtest then; those that both backtests scored. A backtest
+    answers with a model fitted before the decision.
 
     Raises:
-        NotEnoughData: not one row is there of either sort.
+        NotEnoughData: not one row is there of any sort.
     """
-    since = max(version.trained_until for version in versions)
-    fresh = _answered_now(ws, policy, versions, since, now, progress)
-    if len(fresh) >= policy.gate.min_rows:
-        words = f"{len(fresh)} rows decided since both were trained ({iso(since)}), labels known by {iso(now)}"
-        return Paired(fresh, (versions[0].name, versions[1].name, INCUMBENT), words)
-    shared = _backtested(policy, versions)
-    if shared.empty and fresh.empty:
+    older, newer = sorted(versions, key=lambda version: version.trained_until)
+    contenders = (versions[0].name, versions[1].name, INCUMBENT)
+    best: Paired | None = None
+    for found, words in (
+        (_since_both(ws, policy, older, newer, now, progress), f"decided since {newer.name} was trained"),
+        (
+            _since_older(ws, policy, older, newer, progress),
+            f"of the backtest of {newer.name}, decided since {older.name} was trained",
+        ),
+        (_both_backtests(policy, older, newer), "that both backtests scored"),
+    ):
+        if not found.empty and (best is None or len(found) > len(best.losses)):
+            span = f"{found['as_of'].min():%Y-%m-%d} to {found['as_of'].max():%Y-%m-%d}"
+            best = Paired(found, contenders, f"{len(found)} rows {words}, {span}")
+        if best is not None and len(best.losses) >= policy.gate.min_rows:
+            return best
+    if best is None:
         raise NotEnoughData(f"rows of {policy.model} on which neither version can have learnt", 1, 0)
-    if shared.empty:
-        words = f"only {len(fresh)} rows decided since both were trained ({iso(since)})"
-        return Paired(fresh, (versions[0].name, versions[1].name, INCUMBENT), words)
-    words = (
-        f"{len(shared)} rows that both backtests scored, each answered by a model fitted before it (since both were "
-        f"trained, {iso(since)}, only {len(fresh)} rows have matured, the gate needs {policy.gate.min_rows})"
-    )
-    return Paired(shared, (versions[0].name, versions[1].name, INCUMBENT), words)
+    return best
 
 
-def _answered_now(
-    ws: Workspace,
-    policy: Policy,
-    versions: tuple[Version, Version],
-    since: datetime,
-    now: datetime,
-    progress: Progress,
+def _since_both(
+    ws: Workspace, policy: Policy, older: Version, newer: Version, now: datetime, progress: Progress
 ) -> pd.DataFrame:
-    from models.design import FrameColumns
-    from models.evaluate import Answers, incumbent_answers, scoreboard, segments
+    from models.evaluate import incumbent_answers, scoreboard, segments
     from models.folds import matured, moment, utc_times
-    from models.load import load_model
 
-    if now <= since:
-        return pd.DataFrame()
-    progress("rows", 0.1)
     try:
         everything = training_set(ws, policy, now, progress)
     except NotEnoughData:
         return pd.DataFrame()
-    use = matured(everything, now) & (utc_times(everything["as_of"]) >= moment(since))
+    use = matured(everything, now) & (utc_times(everything["as_of"]) >= moment(newer.trained_until))
     rows = everything[use].reset_index(drop=True)
     if rows.empty:
         return rows
-    board = scoreboard(policy, ws.declarations, rows)
-    losses = {INCUMBENT: board.losses(incumbent_answers(policy, ws.declarations, rows))}
-    for version in versions:
+    incumbent = scoreboard(policy, ws.declarations, rows).losses(incumbent_answers(policy, ws.declarations, rows))
+    table = rows[["row_id", "as_of"]].assign(**{INCUMBENT: incumbent})
+    for version in (older, newer):
         progress(f"answers of {version.name}", 0.6)
-        answer = load_model(version.folder).predict(FrameColumns(rows))
-        given = Answers(*answer) if isinstance(answer, tuple) else Answers(answer, np.empty((len(rows), 0)))
-        losses[version.name] = board.losses(given)
-    table = rows[["row_id", "as_of"]].assign(**losses)
+        table[version.name] = _losses(ws, policy, version, rows)
     for name, values in segments(policy, ws.declarations, everything, rows).items():
         table[f"segment_{name}"] = values
-    return _whole(table, policy, rows.get("step"), tuple(losses))
+    return _whole(table, policy, rows.get("step"))
 
 
-def _backtested(policy: Policy, versions: tuple[Version, Version]) -> pd.DataFrame:
-    """Rows that both backtests scored, with the losses of each version's own folds."""
-    first, second = (pd.read_parquet(version.folder / "losses.parquet") for version in versions)
-    renamed = first.rename(columns={"candidate": versions[0].name}).drop(columns=["champion", "origin"])
-    other = second[["row_id", "as_of", "candidate"]].rename(columns={"candidate": versions[1].name})
-    table = renamed.merge(other, on=["row_id", "as_of"], how="inner", validate="one_to_one")
-    predictions = pd.read_parquet(versions[0].folder / "predictions.parquet")
-    steps = None
+def _losses(ws: Workspace, policy: Policy, version: Version, rows: pd.DataFrame) -> Floats:
+    """Loss of a version's own answers to these rows, NaN where it has none."""
+    from models.design import FrameColumns
+    from models.evaluate import Answers, scoreboard
+    from models.load import load_model
+
+    answer = load_model(version.folder).predict(FrameColumns(rows))
+    given = Answers(*answer) if isinstance(answer, tuple) else Answers(answer, np.empty((len(rows), 0)))
+    return scoreboard(policy, ws.declarations, rows).losses(given)
+
+
+def _since_older(ws: Workspace, policy: Policy, older: Version, newer: Version, progress: Progress) -> pd.DataFrame:
+    from models.training import seeded
+
+    scored = _backtested(newer)
+    scored = scored[scored["as_of"] >= older.trained_until]
+    if scored.empty:
+        return scored
+    seed = newer.settings.get("seed")
+    everything = training_set(ws, seeded(policy, seed), newer.trained_until, progress)
+    rows = everything[everything["row_id"].isin(scored["row_id"])].reset_index(drop=True)
+    if rows.empty:
+        return rows
+    progress(f"answers of {older.name}", 0.6)
+    table = rows[["row_id"]].assign(**{older.name: _losses(ws, policy, older, rows)})
+    return _whole(scored.merge(table, on="row_id", how="inner", validate="one_to_one"), policy, None)
+
+
+def _both_backtests(policy: Policy, older: Version, newer: Version) -> pd.DataFrame:
+    other = _backtested(older)[["row_id", "as_of", older.name]]
+    return _whole(_backtested(newer).merge(other, on=["row_id", "as_of"], validate="one_to_one"), policy, None)
+
+
+def _backtested(version: Version) -> pd.DataFrame:
+    """What a version's backtest scored: its losses under its name, the incumbent's, segments and step."""
+    losses = pd.read_parquet(version.folder / "losses.parquet").rename(columns={"candidate": version.name})
+    predictions = pd.read_parquet(version.folder / "predictions.parquet")
     if "step" in predictions:
-        steps = table["row_id"].map(predictions.drop_duplicates("row_id").set_index("row_id")["step"])
-    return _whole(table, policy, steps, (versions[0].name, versions[1].name, INCUMBENT))
+        losses["step"] = losses["row_id"].map(predictions.drop_duplicates("row_id").set_index("row_id")["step"])
+    return losses.drop(columns=["champion", "origin"])
 
 
-def _whole(table: pd.DataFrame, policy: Policy, steps: Any, contenders: tuple[str, ...]) -> pd.DataFrame:
+def _whole(table: pd.DataFrame, policy: Policy, steps: pd.Series[Any] | None) -> pd.DataFrame:
     """Rows to which all could answer, with the third of the horizon that each lies in."""
     from models.calibration import third_of, thirds
 
+    steps = table.get("step") if steps is None else steps
+    losses = table.drop(columns=[name for name in ("row_id", "as_of", "step") if name in table])
+    numbers = losses.select_dtypes("number").to_numpy(dtype=np.float64)
     if steps is not None and policy.horizon is not None:
         ends = thirds(policy.horizon)
         starts = (1, *(end + 1 for end in ends))
         names = np.array([f"{starts[i]}-{end}" for i, end in enumerate(ends)], dtype=object)
-        table = table.assign(third=names[third_of(np.asarray(steps, dtype=np.int64), ends)])
-    known = np.isfinite(table[list(contenders)].to_numpy(dtype=np.float64)).all(axis=1)
+        table = table.assign(third=names[third_of(steps.to_numpy(dtype=np.int64), ends)])
+    known = np.isfinite(numbers).all(axis=1)
     whole: pd.DataFrame = table[known].sort_values(["as_of", "row_id"], kind="stable").reset_index(drop=True)
     return whole

@@ -87,7 +87,7 @@ def fold_models(
         if progress:
             progress(f"backtest from {fold.origin:%Y-%m-%d}", number / (len(plan) + 1))
         fit = partial(fold_model, policy, rows, declarations, fold, params)
-        models.append(keep(f"fold-{fold.origin:%Y-%m-%d}", fit))
+        models.append(keep(f"fold-{number + 1}-{fold.origin:%Y-%m-%d}", fit))
     return models
 
 

@@ -38,7 +38,7 @@ QUANTILE = COMMON | {"objective": "quantile", "num_leaves": 15, "learning_rate":
 PANEL = COMMON | {"learning_rate": 0.05, "num_leaves": 63}
 PANEL_MEAN = PANEL | {"objective": "tweedie", "tweedie_variance_power": 1.3}
 PANEL_MEDIAN = PANEL | {"objective": "quantile", "alpha": 0.5}
-PANEL_QUANTILE = PANEL | {"objective": "quantile", "num_leaves": 31, "learning_rate": 0.08}
+PANEL_QUANTILE = PANEL | {"objective": "quantile", "num_leaves": 31, "learning_rate": 0.08, "min_data_in_leaf": 100}
 RISK = COMMON | {
     "objective": "binary",
     "num_leaves": 31,
@@ -84,10 +84,14 @@ def fit(data: lgb.Dataset, params: Mapping[str, Any], rounds: int, seed: int) ->
     return lgb.train(full, data, num_boost_round=rounds)
 
 
-def ask(booster: Booster, matrix: Floats, *, raw: bool = False) -> Floats:
-    """Predictions, (n,); `raw`: before the link function. One thread for few rows, where starting others costs more."""
+def ask(booster: Booster, matrix: Floats, *, raw: bool = False, rounds: int | None = None) -> Floats:
+    """Predictions, (n,); `raw`: before the link function; `rounds`: of the first trees only.
+
+    One thread for few rows, where starting others costs more.
+    """
     workers = 1 if len(matrix) < BATCH else threads()
-    return np.asarray(booster.predict(matrix, raw_score=raw, num_threads=workers), dtype=np.float64)
+    found = booster.predict(matrix, raw_score=raw, num_threads=workers, num_iteration=rounds)
+    return np.asarray(found, dtype=np.float64)
 
 
 def contributions(booster: Booster, matrix: Floats) -> Floats:

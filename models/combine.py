@@ -17,7 +17,9 @@ from contracts.yaml_file import Strict
 from models.metrics import LOSS_BOUND
 
 Floats = NDArray[np.float64]
-SHARES = (0.0, 0.15, 0.3, 0.45, 0.6)
+SHARES = (0.0, 0.15, 0.3, 0.45)
+# All members together: past origins are answered by an older booster, which makes the others look too good.
+MOST = 0.45
 # A segment of this many rows weighs as much as the whole in its own choice.
 PRIOR_ROWS = 2000.0
 # A share has to lower the loss by this much before it is taken.
@@ -27,7 +29,7 @@ WORTH = 0.003
 class Blend(Strict):
     """Shares of members in the published mean, by segment; what a segment does not name is the booster's.
 
-    `shares`: segment -> member -> share in [0, 1], together at most 1; `whole`: for segments that were not seen.
+    `shares`: segment -> member -> share in [0, 1], together at most .45; `whole`: for segments that were not seen.
     """
 
     shares: dict[str, dict[str, float]] = Field(default_factory=dict)
@@ -85,12 +87,12 @@ def choose_blend(
             trust = len(rows) / (len(rows) + PRIOR_ROWS)
             relative = trust * gains[rows].mean(axis=0) / max(own, 1e-12) + (1 - trust) * everywhere / max(level, 1e-12)
             best = int(np.argmax(relative))
-            room = 1.0 - sum(chosen[name].values())
-            if relative[best] > WORTH:
+            room = MOST - sum(chosen[name].values())
+            if relative[best] > WORTH and room > 0:
                 chosen[name][member] = float(min(shares[best], room))
         best = int(np.argmax(everywhere))
-        if everywhere[best] > WORTH * level:
-            whole[member] = float(min(shares[best], 1.0 - sum(whole.values())))
+        if everywhere[best] > WORTH * level and sum(whole.values()) < MOST:
+            whole[member] = float(min(shares[best], MOST - sum(whole.values())))
         now = Blend(shares=chosen, whole=whole)
     return now
 

@@ -91,11 +91,9 @@ class ForecastModel:
     def corrected(self, columns: Columns, mean: Floats, table: Floats) -> tuple[Floats, Floats]:
         """The boosters' answers with the corrections; as `predict`."""
         found = self.corrections
-        if found.rule is None:
-            return mean, table
-        segment = row_segments(self.spec, found.rule, columns)
+        segment = None if found.rule is None else row_segments(self.spec, found.rule, columns)
         names = found.blend.members()
-        if names:
+        if names and segment is not None:
             mean = np.maximum(found.blend.apply(mean, member_values(self.spec, columns, names), segment), 0.0)
         if found.shift is not None:
             table = tidy(found.shift.apply(table, np.asarray(columns["step"], dtype=np.int64), segment))
@@ -147,8 +145,7 @@ class ForecastModel:
 def _read_corrections(learnt: dict[str, Any]) -> Corrections:
     """Of format 2; format 1 knew a shift alone, for all rows."""
     if "blend" not in learnt and learnt.get("shift"):
-        every = SegmentRule(volume_cuts=(0.0, 0.0))
-        return Corrections(rule=every, shift=QuantileShift.model_validate(learnt["shift"]))
+        return Corrections(shift=QuantileShift.model_validate(learnt["shift"]))
     return Corrections.model_validate(learnt)
 
 

@@ -17,7 +17,8 @@ def load_model(folder: Path) -> ForecastModel | RiskModel:
     """The model in `folder`, of whichever kind its spec.json names. Predicts to the last bit like the one saved.
 
     Raises:
-        ArtifactRefused: spec.json is missing, of a format that this version does not read, or names an unknown kind.
+        ArtifactRefused: spec.json is missing, of a format that this version does not read, or names an unknown kind; or
+        the other files do not make the model that it describes.
     """
     path = folder / "spec.json"
     try:
@@ -32,4 +33,7 @@ def load_model(folder: Path) -> ForecastModel | RiskModel:
         raise ArtifactRefused(folder.name, f"spec.json: wanted format {wanted}, got {found!r} ({hint})")
     if head.get("kind") not in LOADERS:
         raise ArtifactRefused(folder.name, f"spec.json: wanted kind forecast or risk, got {head.get('kind')!r}")
-    return LOADERS[head["kind"]].load(folder)
+    try:
+        return LOADERS[head["kind"]].load(folder)
+    except Exception as error:  # a file that is missing, no JSON, of other fields, or that LightGBM cannot read
+        raise ArtifactRefused(folder.name, f"not a whole model: {str(error).splitlines()[0]}") from error

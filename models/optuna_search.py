@@ -39,6 +39,7 @@ REPEATS = 15
 STARTUP_TRIALS = 5
 LOCK_TIMEOUT_S = 60
 LOOK_S = 0.5
+OPENINGS = 4
 # Apart enough that a worker's seed never meets another's on its way up.
 SEEDS_APART = 1_000_003
 
@@ -142,31 +143,43 @@ def tune(
 
 
 def _study(search: _Search) -> Any:
+    """The study, made when it is not there. Workers that start at once meet while the tables are made: tried again."""
     import optuna
-    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    for attempt in range(1, OPENINGS + 1):
+        try:
+            return _opened(search)
+        except Exception as error:  # Optuna lets through whatever the database's driver raises
+            if attempt == OPENINGS:
+                why = (str(error).splitlines() or [type(error).__name__])[0]
+                raise DependencyDown("Optuna's storage", why) from error
+            time.sleep(LOOK_S)
+    return None
+
+
+def _opened(search: _Search) -> Any:
+    import optuna
+    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+
     arguments = {"connect_args": {"timeout": LOCK_TIMEOUT_S}} if search.storage.startswith("sqlite") else {}
-    try:
-        storage = RDBStorage(
-            search.storage,
-            engine_kwargs=arguments,
-            heartbeat_interval=search.pulse.beat,
-            grace_period=search.pulse.grace,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
-        )
-        study = optuna.create_study(
-            study_name=search.study,
-            storage=storage,
-            direction="minimize",
-            load_if_exists=True,
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
-        )
-        if not study.get_trials(deepcopy=False):
-            study.enqueue_trial(defaults(search.policy.kind), {SHIPPED: True}, skip_if_exists=True)
-    except Exception as error:  # Optuna lets through whatever the database's driver raises
-        raise DependencyDown("Optuna's storage", (str(error).splitlines() or [type(error).__name__])[0]) from error
+    storage = RDBStorage(
+        search.storage,
+        engine_kwargs=arguments,
+        heartbeat_interval=search.pulse.beat,
+        grace_period=search.pulse.grace,
+        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+    )
+    study = optuna.create_study(
+        study_name=search.study,
+        storage=storage,
+        direction="minimize",
+        load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
+    )
+    if not study.get_trials(deepcopy=False):
+        study.enqueue_trial(defaults(search.policy.kind), {SHIPPED: True}, skip_if_exists=True)
     return study
 
 

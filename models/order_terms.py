@@ -14,6 +14,7 @@ Floats = NDArray[np.float64]
 Unmet = Literal["backordered", "lost"]
 
 HIGHEST_SERVICE = 0.999
+SMALLEST_MULTIPLE = 1e-6
 _ROUNDING = 1e-9
 
 
@@ -90,6 +91,11 @@ def rules_of(terms: Terms, keys: tuple[str, ...]) -> Rules:
         int(terms.review),
         terms.unmet,
     )
+    fine = (rules.multiple > 0) & (rules.multiple < SMALLEST_MULTIPLE)
+    if fine.any():
+        at = int(np.argmax(fine))
+        wanted = f"0 for any amount, or at least {SMALLEST_MULTIPLE:g}"
+        raise InputInvalid(f"order_multiple of {keys[at]}", wanted, f"{rules.multiple[at]:g}")
     least = _up(np.maximum(rules.minimum, rules.multiple), rules.multiple)
     none = (least > rules.maximum) | (rules.maximum <= 0)
     if none.any():

@@ -40,8 +40,8 @@ TREES = boosters.RISK | {
 class Weights(NamedTuple):
     """Each member's share of the log odds, >= 0, summing to 1; `rule`: of the pooled rate of the finest key."""
 
-    trees: float = 0.45
-    linear: float = 0.45
+    trees: float = 0.6
+    linear: float = 0.3
     rule: float = 0.1
 
 

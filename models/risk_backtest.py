@@ -24,9 +24,10 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 # Weights are whole eighths; so many rows count as much as the wish to stay near the default.
 STEPS = 8
-PRIOR_PULL = 50.0
-# A correction has to win by this much, so that it is not noise that is adopted.
-WORTH = 0.002
+PRIOR_PULL = 200.0
+# What a correction gains in a period scatters by about this share of the loss from one period to the next (measured
+# on three histories): what it gained in a few says little of the next one.
+GAIN_SCATTER = 0.03
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,8 @@ def joined(parts: list[Scores]) -> Scores:
 
 
 def default_weights(scores: Scores) -> Weights:
-    """The weights before anything is known: nearly equal, without the rule where there is none."""
-    return Weights() if scores.rule is not None else Weights(0.5, 0.5, 0.0)
+    """The weights before anything is known, without the rule where there is none."""
+    return Weights() if scores.rule is not None else Weights(2 / 3, 1 / 3, 0.0)
 
 
 def choose_weights(actual: Floats, scores: Scores) -> Weights:
@@ -94,7 +95,7 @@ def choose_weights(actual: Floats, scores: Scores) -> Weights:
         actual: 1 late, 0 on time, (n,). scores: of the same rows.
 
     Returns:
-        the default or a point of a grid of eighths: log loss plus 50 / n times the squared distance to the default is
+        the default or a point of a grid of eighths: log loss plus 200 / n times the squared distance to the default is
         least there.
     """
     default = default_weights(scores)
@@ -124,23 +125,27 @@ def choose_calibration(actual: Floats, score: Floats, number: Ints) -> tuple[str
         actual: 1 late, 0 on time, (n,). score: log odds, (n,). number: of each row's origin, from 0.
 
     Returns:
-        identity unless another won clearly, over all later origins and in most of them; rows of the first origin are
-        never recalibrated.
+        identity unless another's mean gain over b later origins exceeds twice its standard error, 0.03 / sqrt(b) of
+        the loss or more where it scatters more; rows of the first origin are never recalibrated.
     """
     identity = RiskCalibration().apply(score)
     later = np.unique(number[number > 0])
-    best, chosen = "identity", identity
-    least = metrics.log_loss(actual[number > 0], identity[number > 0]) * (1 - WORTH)
+    best, chosen, most = "identity", identity, 0.0
     for method in METHODS:
         mapped = identity.copy()
         for k in later:
             earlier, here = number < k, number == k
             mapped[here] = learn(method, score[earlier], actual[earlier], number[earlier]).apply(score[here])
-        won = [_loss(actual, mapped, number == k) < _loss(actual, identity, number == k) for k in later]
-        loss = metrics.log_loss(actual[number > 0], mapped[number > 0])
-        if loss < least and 2 * sum(won) > len(won):
-            best, chosen, least = method, mapped, loss
+        gains = [1 - _loss(actual, mapped, number == k) / _loss(actual, identity, number == k) for k in later]
+        if gains and _sure(np.array(gains)) > most:
+            best, chosen, most = method, mapped, _sure(np.array(gains))
     return best, chosen
+
+
+def _sure(gains: Floats) -> float:
+    """What a mean gain surely is: two standard errors below it."""
+    scatter = max(GAIN_SCATTER, float(gains.std(ddof=1)) if len(gains) > 1 else 0.0)
+    return float(gains.mean() - 2 * scatter / np.sqrt(len(gains)))
 
 
 def _loss(actual: Floats, probability: Floats, use: NDArray[np.bool_]) -> float:

@@ -8,7 +8,9 @@ import re
 import shutil
 import stat
 import time
+import unicodedata
 import uuid
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -81,6 +83,7 @@ def verify(folder: Path, manifest_sha256: str) -> dict[str, Any]:
     for name in listed:
         if not _is_plain(name):
             raise ArtifactRefused(folder.name, f"{name!r} leads out of the folder")
+    _no_clash(folder, listed)
     for what, names in (("missing", set(listed) - set(found)), ("extra", set(found) - set(listed))):
         if names:
             raise ArtifactRefused(folder.name, f"{what} file {sorted(names)[0]!r}")
@@ -190,7 +193,7 @@ def _manifest(folder: Path, manifest_sha256: str) -> dict[str, Any]:
 
 def _is_plain(name: str) -> bool:
     parts = PurePosixPath(name).parts
-    odd = "\\" in name or ":" in name or any(ord(c) < 32 for c in name)
+    odd = "\\" in name or ":" in name or any(ord(c) < 32 or 0xD800 <= ord(c) <= 0xDFFF for c in name)
     return bool(parts) and not odd and name[0] != "/" and ".." not in parts and str(PurePosixPath(name)) == name
 
 
@@ -213,4 +216,14 @@ def _files(folder: Path) -> dict[str, Path]:
             total += path.lstat().st_size
         if len(found) > MAX_FILES or total > MAX_BYTES:
             raise ArtifactRefused(folder.name, f"more than {MAX_FILES} files or {MAX_BYTES} bytes")
+    _no_clash(folder, found)
     return found
+
+
+def _no_clash(folder: Path, names: Iterable[str]) -> None:
+    """Refuse names that are one name on a system that ignores case or writes accents otherwise."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if other != name:
+            raise ArtifactRefused(folder.name, f"{other!r} and {name!r} are one name on some systems")

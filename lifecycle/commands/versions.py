@@ -22,8 +22,8 @@ Which = Annotated[
 def compare(model: Model, first: First = None, second: Second = None, json_output: Json = False) -> None:
     """Two registered versions and the incumbent on the same rows, and what was different in their making.
 
-    On decisions since both were trained, or, while too few of those have matured, on what both backtests scored; the
-    answer says which. Registers and changes nothing.
+    On decisions since both were trained, or, while too few of those have matured, on what their backtests scored; the
+    answer says which. Registers nothing.
     """
     from lifecycle.comparison import by_part, differences, unlike
     from lifecycle.demo import demo_end
@@ -66,7 +66,8 @@ def _print(value: dict[str, Any], found: Paired) -> None:
     sure = 2 * value["confidence"] - 1
     pairs = Table("", "less loss", f"{sure:.0%} interval", "days", "so", box=box.SIMPLE)
     for line in value["differences"]:
-        interval = f"{line['lower']:+.1%} to {line['upper']:+.1%}"
+        known = line["lower"] is not None and line["upper"] is not None
+        interval = f"{line['lower']:+.1%} to {line['upper']:+.1%}" if known else "unknown"
         words = f"{line['of']} against {line['against']}"
         pairs.add_row(words, f"{line['less_loss']:+.1%}", interval, str(line["days"]), line["words"])
     parts = Table("part", "rows", *found.contenders, box=box.SIMPLE)

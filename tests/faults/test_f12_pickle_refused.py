@@ -13,8 +13,13 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import cloudpickle
+import joblib
 import pytest
+import skops.io
+from sklearn.linear_model import LinearRegression
 
 from contracts.canonical import canonical_json, sha256_hex
 from contracts.errors import ArtifactRefused
@@ -99,6 +104,41 @@ def test_a_folder_that_is_or_holds_a_link_is_refused(tmp_path: Path) -> None:
     (folder / "outside").symlink_to(tmp_path)
     with pytest.raises(ArtifactRefused, match="link"):
         seal(folder, {})
+
+
+class _Estimator(LinearRegression):  # type: ignore[misc]
+    """A type that nobody has declared safe."""
+
+
+def _written(marker: Path) -> dict[str, Any]:
+    """Name -> how the library itself writes such a file."""
+    evil = _Evil(marker)
+
+    def dumped(path: Path) -> None:
+        path.write_bytes(cloudpickle.dumps({"model": evil, "hook": lambda: marker.touch()}))
+
+    return {
+        "plain.joblib": lambda path: joblib.dump({"model": evil}, path),
+        "compressed.json": lambda path: joblib.dump({"model": evil}, path, compress=("gzip", 3)),
+        "as_text.txt": lambda path: joblib.dump([evil], path),
+        "cloud.json": dumped,
+        "known.skops": lambda path: skops.io.dump(LinearRegression(), path),
+        "unknown.skops": lambda path: skops.io.dump(_Estimator(), path),
+        "unknown.json": lambda path: path.write_bytes(skops.io.dumps(_Estimator())),
+    }
+
+
+def test_what_other_libraries_write_is_refused(tmp_path: Path) -> None:
+    """joblib, cloudpickle and skops, with their own writers, under their own names and under ours."""
+    marker = tmp_path / "marker"
+    for number, (name, write) in enumerate(_written(marker).items()):
+        folder = trained(tmp_path / str(number), "first").folder
+        write(folder / name)
+        with pytest.raises(ArtifactRefused, match=name):
+            seal(folder, {})
+        with pytest.raises(ArtifactRefused, match=name):
+            verify(folder, _forged(folder))
+    assert not marker.exists()
 
 
 def _forged(folder: Path, more: dict[str, object] | None = None) -> str:

@@ -149,7 +149,7 @@ def test_a_longer_lead_time_never_lowers_the_reorder_point(
 
 
 @settings(deadline=None, max_examples=80)
-@given(quantiles, st.floats(0, 100), st.floats(0, 90), st.floats(0, 25), st.floats(0, 200))
+@given(quantiles, st.floats(0, 100), st.floats(0, 90), st.just(0.0) | st.floats(1e-6, 25), st.floats(0, 200))
 def test_an_order_keeps_to_its_terms(
     row: list[float], hand: float, minimum: float, multiple: float, over: float
 ) -> None:
@@ -299,6 +299,7 @@ NAN = float("nan")
         ({"shortage_cost": 1.0, "holding_cost": 1.0}, "terms"),
         ({"minimum": NAN}, "order_minimum of tea"),
         ({"multiple": -2.0}, "order_multiple of tea"),
+        ({"multiple": 1e-300}, "order_multiple of tea"),
         ({"maximum": NAN}, "order_maximum of tea"),
         ({"minimum": 20.0, "multiple": 12.0, "maximum": 23.0}, "order_maximum of tea"),
         ({"review": 0}, "review"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,9 +37,16 @@ def started(storage: str, *, trials: int, workers: int) -> subprocess.Popen[str]
 
 
 def study_of(storage: str) -> Any:
-    """The only study in a storage, None while there is none."""
-    names = optuna.get_all_study_names(storage) if Path(storage.removeprefix("sqlite:///")).exists() else []
-    return optuna.load_study(study_name=names[0], storage=storage) if names else None
+    """The only study in a storage, None while there is none; makes no table, as whoever tunes may be making them."""
+    path = Path(storage.removeprefix("sqlite:///"))
+    if not path.exists():
+        return None
+    with closing(sqlite3.connect(path)) as database:
+        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'trial_heartbeats'").fetchall():
+            return None
+    opened = optuna.storages.RDBStorage(storage, skip_table_creation=True, skip_compatibility_check=True)
+    names = optuna.get_all_study_names(opened)
+    return optuna.load_study(study_name=names[0], storage=opened) if names else None
 
 
 def running_pid(process: subprocess.Popen[str], storage: str, after: int) -> int:
