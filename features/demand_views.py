@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -142,12 +141,15 @@ def _zeros(values: Panel) -> Panel:
 
 def _smoothed(history: Panel, share: float) -> Floats:
     """Exponentially weighted mean of the known values, oldest first, `share` on the newest: (series,)."""
-    level = np.full(len(history), np.nan)
-    # what lies further back than this counts for less than a millionth
-    for value in history[:, -math.ceil(math.log(1e-6) / math.log(1 - share)) :].T:
-        moved = np.where(np.isnan(level), value, level + share * (value - level))
-        level = np.where(np.isnan(value), level, moved)
-    return level
+    known = ~np.isnan(history)
+    after = known[:, ::-1].cumsum(axis=1)[:, ::-1] - known
+    weight = np.where(known, (1.0 - share) ** after, 0.0)
+    # the oldest known value is where the mean begins, so it has no share taken off
+    first = np.arange(len(history)), known.argmax(axis=1)
+    begin = weight[first]
+    weight *= share
+    weight[first] = begin
+    return np.asarray((weight * np.where(known, history, 0.0)).sum(axis=1))
 
 
 def _last_year(history: Panel, ahead: int, window: int, year: int) -> Values:

@@ -195,6 +195,5 @@ def _whole(table: pd.DataFrame, policy: Policy, steps: pd.Series[Any] | None) ->
         starts = (1, *(end + 1 for end in ends))
         names = np.array([f"{starts[i]}-{end}" for i, end in enumerate(ends)], dtype=object)
         table = table.assign(third=names[third_of(steps.to_numpy(dtype=np.int64), ends)])
-    known = np.isfinite(numbers).all(axis=1)
-    whole: pd.DataFrame = table[known].sort_values(["as_of", "row_id"], kind="stable").reset_index(drop=True)
-    return whole
+    known = np.flatnonzero(np.isfinite(numbers).all(axis=1))
+    return table.take(known.tolist()).sort_values(["as_of", "row_id"], kind="stable").reset_index(drop=True)

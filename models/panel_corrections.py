@@ -30,6 +30,8 @@ MOVES = (0.0, 0.5, 1.0)
 # Fewer trees are taken when more win by less than this; a correction has to win by as much.
 WORTH = 0.002
 MOST_LEVEL = 0.15
+# Honest intervals may cost this much loss on past origins: what covers there too little covers too little tomorrow.
+DEAREST_SHIFT = 0.01
 
 Progress = Callable[[str, float], None]
 
@@ -240,7 +242,7 @@ def member_rows(
 
 
 def _learn_shift(rows: Answered, actual: Floats, horizon: int, levels: tuple[float, ...]) -> QuantileShift | None:
-    """A shift learnt on the older half of the origins and kept, learnt on all, unless it loses on the newer half."""
+    """A shift learnt on the older half of the origins; kept, learnt on all, unless it loses clearly on the newer."""
     origins = np.unique(rows.origin)
     if len(origins) < 2:
         return None
@@ -251,4 +253,4 @@ def _learn_shift(rows: Answered, actual: Floats, horizon: int, levels: tuple[flo
 
     tried = tidy(learnt(~late).apply(rows.quantiles[late], rows.step[late], rows.segment[late]))
     before, after = (metrics.wql(actual[late], table, levels) for table in (rows.quantiles[late], tried))
-    return learnt(np.ones(len(late), dtype=bool)) if after <= before * (1 + WORTH) else None
+    return learnt(np.ones(len(late), dtype=bool)) if after <= before * (1 + DEAREST_SHIFT) else None

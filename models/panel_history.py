@@ -73,16 +73,13 @@ class PanelHistory:
         return np.where(self.known.any(axis=1), self.known.argmax(axis=1), self.panel.periods)
 
     @cached_property
-    def intermittent(self) -> bool:
-        """Whether over 30% of the panel's known values are zero."""
-        known = self.known.sum()
-        return bool(known and self._zeros[:, -1].sum() / known > INTERMITTENT_ZEROS)
-
-    @cached_property
-    def floor(self) -> float:
-        """What is added to every scale: a twentieth of the panel's mean when intermittent, else next to nothing."""
-        mean = float(self.total[:, -1].sum() / max(self.count[:, -1].sum(), 1))
-        return max(INTERMITTENT_FLOOR * mean if self.intermittent else 0.0, 1e-6 * mean, TINY)
+    def floor(self) -> Floats:
+        """What is added to every scale at each origin, (T + 1,): a twentieth of the mean of all that is known by then
+        when over 30% of it is zero, else next to nothing."""
+        known = np.maximum(self.count.sum(axis=0), 1.0)
+        mean, zeros = self.total.sum(axis=0) / known, self._zeros.sum(axis=0) / known
+        share = np.where(zeros > INTERMITTENT_ZEROS, INTERMITTENT_FLOOR, 1e-6)
+        return np.asarray(np.maximum(share * mean, TINY))
 
     def at(self, series: Ints, place: Ints) -> Floats:
         """Demand at places, NaN where it is not known or outside the panel."""
@@ -114,7 +111,7 @@ class PanelHistory:
         The floor under the recent mean is what keeps a site that was closed for weeks from outweighing all others.
         """
         level = np.fmax(self.mean(series, origin, self.rhythm.scale), LONG_RUN_SHARE * self.mean(series, origin))
-        return np.asarray(np.nan_to_num(level) + self.floor)
+        return np.asarray(np.nan_to_num(level) + self.floor[np.maximum(origin, 0)])
 
     @cached_property
     def last_sale(self) -> Ints:

@@ -160,5 +160,7 @@ def _worth_having(found: Mapping[str, Any], columns: PanelColumns, until: int) -
 
 def grid(series: int, horizon: int, origins: Sequence[int]) -> tuple[Ints, Ints, Ints]:
     """Rows for every origin, series and step, in that order of nesting."""
-    at, which, step = np.meshgrid(np.asarray(origins, dtype=np.int64), np.arange(series), np.arange(1, horizon + 1), indexing="ij")
+    at, which, step = np.meshgrid(
+        np.asarray(origins, dtype=np.int64), np.arange(series), np.arange(1, horizon + 1), indexing="ij"
+    )
     return which.ravel(), at.ravel(), step.ravel()

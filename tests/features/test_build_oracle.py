@@ -45,6 +45,9 @@ from tests.features.view_events import (
 Rows = list[dict[str, Any]]
 DEMAND = DemandHistory(kind="demand_history", ttl="3d", lags=7, windows=(3, 7), season_cycles=2)
 BY_SKU = DemandHistory(kind="demand_history", ttl="3d", keys=("sku",), lags=7, windows=(5,), season_cycles=1)
+SMOOTH = DemandHistory(
+    kind="demand_history", ttl="3d", lags=7, windows=(3,), season_cycles=1, smoothing=(10, 30), last_year=3
+)
 PRICE = PriceHistory(kind="price_history", ttl="7d", window=5)
 RATES = OutcomeRates(kind="outcome_rates", keys=("carrier",), ttl="36h", windows=(1, 3))
 FADING = OutcomeRates(kind="outcome_rates", keys=("carrier",), ttl="36h", windows=(1,), half_lives=(1, 2))
@@ -172,11 +175,25 @@ def brute_demand(view: Any, rows: Rows, until: datetime, values: Callable[..., A
 
 
 @STEPS
-@given(rows=demand_rows, view=st.sampled_from([DEMAND, BY_SKU]))
+@given(rows=demand_rows, view=st.sampled_from([DEMAND, BY_SKU, SMOOTH]))
 def test_demand_history_is_brute_force(rows: Rows, view: DemandHistory) -> None:
     """Late rows, corrections, gaps, closed and stocked-out days: each tick's row is what was known by that tick."""
     rows, until = dated(rows, 24), ORIGIN + 20 * DAY
     same(by_key(built(view, rows, until), view), brute_demand(view, rows, until, demand_values))
+
+
+def test_last_year_is_the_same_weekday_a_year_ago() -> None:
+    """Over 440 days with holes, the values 364 days back and the level of then are those of the plain computation."""
+    days = [day for day in range(440) if day % 11]
+    rows: Rows = [
+        {"sku": "a", "location": "x", "event_time": at(24 * day), "known_at": at(24 * (day + 1))}
+        | {"period": "day", "quantity": day % 7 + day / 9}
+        for day in days
+    ]
+    until = at(24 * 440)
+    wanted = {("a", "x", tick, tick): demand_values(SMOOTH, rows, ("a", "x"), tick) for tick in (at(24 * 430), until)}
+    found = by_key(built(SMOOTH, rows, until), SMOOTH)
+    same({key: found[key] for key in wanted}, wanted)
 
 
 @STEPS

@@ -107,7 +107,16 @@ def demand_values(
     steps = [(known[ago] - known[ago + 1]) ** 2 for ago in known if ago + 1 in known]
     sales = [ago for ago, value in known.items() if value > 0]
     rmse = math.sqrt(mean(steps)) if steps else 0.0
-    return [*found, float(min(sales)) if sales else NAN, float(max(known)), scale, rmse or scale]
+    found += [float(min(sales)) if sales else NAN, float(max(known)), scale, rmse or scale]
+    for share in view.smoothing:
+        level = NAN
+        for ago in sorted(known, reverse=True):
+            level = known[ago] if math.isnan(level) else level + share / 100 * (known[ago] - level)
+        found.append(level)
+    if view.last_year:
+        found += [known.get(364 - ahead, NAN) for ahead in range(view.last_year)]
+        found.append(mean([value for ago, value in known.items() if 364 < ago <= 364 + 56]))
+    return found
 
 
 def price_values(
