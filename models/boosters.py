@@ -38,7 +38,7 @@ QUANTILE = COMMON | {"objective": "quantile", "num_leaves": 15, "learning_rate":
 PANEL = COMMON | {"learning_rate": 0.05, "num_leaves": 63}
 PANEL_MEAN = PANEL | {"objective": "tweedie", "tweedie_variance_power": 1.3}
 PANEL_MEDIAN = PANEL | {"objective": "quantile", "alpha": 0.5}
-PANEL_QUANTILE = PANEL | {"objective": "quantile", "num_leaves": 31, "learning_rate": 0.08, "min_data_in_leaf": 100}
+PANEL_QUANTILE = PANEL | {"objective": "quantile", "num_leaves": 31, "learning_rate": 0.1, "min_data_in_leaf": 100}
 RISK = COMMON | {
     "objective": "binary",
     "num_leaves": 31,

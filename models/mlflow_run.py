@@ -80,12 +80,7 @@ def log_training(
             # The model first: logging one reads every metric of its run again, one by one.
             text = (trained.folder / BOOSTER_FILE[trained.kind]).read_text(encoding="utf-8")
             mlflow_lightgbm.log_model(boosters.read(text), name="candidate", pip_requirements=["lightgbm"])
-            _log_figures(client, run_id, policy, trained)
-            client.log_inputs(run_id, datasets=_inputs(policy, trained))
-            for file in LOGGED_FILES:
-                client.log_artifact(run_id, str(trained.folder / file), "training")
-            for path in trained.figures.values():
-                client.log_artifact(run_id, str(path), "figures")
+            _log_rest(client, run_id, policy, trained)
             return run_id
     except (MlflowException, OSError) as error:
         raise DependencyDown("MLflow", str(error).splitlines()[0]) from error
@@ -112,14 +107,19 @@ def _finished(client: Any, experiment: str, key: str) -> str | None:
     return None
 
 
-def _log_figures(client: Any, run_id: str, policy: Policy, trained: TrainedModel) -> None:
-    """All metrics and parameters in one call."""
+def _log_rest(client: Any, run_id: str, policy: Policy, trained: TrainedModel) -> None:
+    """Metrics and parameters in one call, what went in, and the files."""
     from mlflow.entities import Metric, Param
 
     at = int(trained.trained_at.timestamp() * 1000)
     metrics = [Metric(name, value, at, 0) for name, value in run_metrics(trained.evaluation).items()]
     params = [Param(name, value) for name, value in _params(policy, trained).items()]
     client.log_batch(run_id, metrics=metrics[:MOST_METRICS], params=params)
+    client.log_inputs(run_id, datasets=_inputs(policy, trained))
+    for file in LOGGED_FILES:
+        client.log_artifact(run_id, str(trained.folder / file), "training")
+    for path in trained.figures.values():
+        client.log_artifact(run_id, str(path), "figures")
 
 
 def _params(policy: Policy, trained: TrainedModel) -> dict[str, str]:

@@ -23,8 +23,10 @@ ORIGINS = 6
 BACKTEST_SHARE = 0.6
 # Slow to fit: their share is chosen on a sample of series, and they are fitted in full only where they won one.
 SLOW = frozenset({"dynamic_optimized_theta", "mstl", "auto_ets", "auto_theta"})
-SAMPLE, SAMPLE_ORIGINS = 80, 2
-STAGE_ROWS = 40_000
+SAMPLE, SAMPLE_ORIGINS = 50, 2
+STAGE_ROWS = 20_000
+# Past rows that corrections are learnt from, of series evenly spread over the panel.
+MOST_ROWS = 80_000
 AT_ONCE = 4000
 MOVES = (0.0, 0.5, 1.0)
 # Fewer trees are taken when more win by less than this; a correction has to win by as much.
@@ -89,7 +91,8 @@ def learn_corrections(columns: PanelColumns, horizon: int, plan: PanelFit, worke
     if family is None:
         return PanelCorrections(rule, plan.rounds)
     family = family.cut(_learn_rounds(columns, family, horizon, origins, plan.seed))
-    rows = ask_rows(columns, family, rule, horizon, origins)
+    every = -(-len(series) * horizon * len(origins) // MOST_ROWS)
+    rows = ask_rows(columns, family, rule, horizon, origins, series[::every])
     actual = history.at(rows.series, rows.origin + rows.step - 1)
     known = np.flatnonzero(np.isfinite(actual) & np.isfinite(rows.mean))
     found = PanelCorrections(rule, family.rounds)
@@ -108,15 +111,15 @@ def past_origins(periods: int, horizon: int) -> list[int]:
 
 
 def ask_rows(
-    columns: PanelColumns, family: Family, rule: SegmentRule, horizon: int, origins: Sequence[int]
+    columns: PanelColumns, family: Family, rule: SegmentRule, horizon: int, origins: Sequence[int], chosen: Ints
 ) -> Answered:
-    """The family's answers at these origins for all series and steps, a few thousand series at a time."""
+    """The family's answers at these origins for the chosen series and all steps, a few thousand series at a time."""
     parts = []
-    count = len(columns.panel.keys)
     for origin in origins:
-        for begin in range(0, count, AT_ONCE):
-            series, at, step = grid(min(AT_ONCE, count - begin), horizon, [origin])
-            series = series + begin
+        for begin in range(0, len(chosen), AT_ONCE):
+            some = chosen[begin : begin + AT_ONCE]
+            place, at, step = grid(len(some), horizon, [origin])
+            series = some[place]
             mean, table = family.ask(columns.rows(series, at, step))
             parts.append(Answered(series, at, step, mean, table, segments_at(columns, rule, series, at)))
     return Answered(*(np.concatenate([getattr(p, name) for p in parts]) for name in Answered.__dataclass_fields__))
@@ -164,12 +167,12 @@ def error_units(columns: PanelColumns, series: Ints, origin: Ints) -> Floats:
     return metrics.error_unit(history.naive_rmse_at(series, origin), history.scale(series, origin))
 
 
-def _sample(columns: PanelColumns, rows: Answered, names: Sequence[str]) -> Ints:
+def _sample(rows: Answered, names: Sequence[str]) -> Ints:
     """Rows on which challengers are tried: all, or those of a few series and origins where a fit is slow."""
     if not SLOW & set(names):
         return np.arange(len(rows.series))
-    count = len(columns.panel.keys)
-    some = np.unique(np.linspace(0, count - 1, min(SAMPLE, count)).astype(np.int64))
+    there = np.unique(rows.series)
+    some = there[np.unique(np.linspace(0, len(there) - 1, min(SAMPLE, len(there))).astype(np.int64))]
     late = np.unique(rows.origin)[-SAMPLE_ORIGINS:]
     return np.flatnonzero(np.isin(rows.series, some) & np.isin(rows.origin, late))
 
@@ -179,7 +182,7 @@ def _learn_mean(
 ) -> PanelCorrections:
     """Shares of challengers, how far quantiles follow, and the level of what comes out."""
     names = challengers(columns.panel)
-    picked = _sample(columns, rows, names)
+    picked = _sample(rows, names)
     few = rows.some(picked)
     blended, whole = few.mean, rows.mean
     if len(picked) and names:

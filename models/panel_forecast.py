@@ -69,7 +69,7 @@ def _forecast(
     columns: PanelColumns, horizon: int, family: Family, found: PanelCorrections, workers: int
 ) -> PanelForecast:
     panel, levels = columns.panel, family.levels
-    rows = ask_rows(columns, family, found.rule, horizon, [panel.periods])
+    rows = ask_rows(columns, family, found.rule, horizon, [panel.periods], np.arange(len(panel.keys)))
     members = member_rows(columns, found.blend.members(), rows, horizon, workers)
     mean = np.maximum(found.blend.apply(rows.mean, members, rows.segment), 0.0)
     table = tidy(rows.quantiles + found.move * (mean - rows.mean)[:, None])

@@ -32,7 +32,7 @@ class Rounds:
 
 # How many trees a noisy panel can bear differs by a factor of four, and too many make the mean too low: the number is
 # chosen on past origins, among these.
-TRIED = {"mean": (50, 100, 150, 200), "median": (50, 100, 150, 200), "quantile": (50, 100, 150)}
+TRIED = {"mean": (50, 100, 150, 200), "median": (50, 100, 150, 200), "quantile": (40, 80, 120)}
 MOST_ROUNDS = Rounds(*(max(tried) for tried in TRIED.values()))
 
 
@@ -42,7 +42,7 @@ class PanelFit:
 
     levels: tuple[float, ...]
     row_cap: int = 100_000
-    quantile_rows: int = 60_000
+    quantile_rows: int = 50_000
     rounds: Rounds = Rounds(100, 100, 60)
     seed: int = 7
 

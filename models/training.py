@@ -59,8 +59,8 @@ def train(
         declarations: views and services of the feature repository.
         now: nothing that became known later is used, not even labels that are in `rows`.
         out: an empty or new folder for the model's files.
-        champion, champion_trained_until: the model in service and the `now` of its own training; it is compared only
-            on decisions from then on, because it may have learnt from the others.
+        champion, champion_trained_until: the model in service and the `now` of its training; it is compared only on
+            decisions from then on: it may have learnt from the others.
         progress: called with words and the share done in [0, 1].
         params: overrides of booster parameters, as found by tuning.
         leakage_audit: what an audit of `rows` found (plain values); goes into the evaluation's dataset for the gate.
@@ -75,36 +75,37 @@ def train(
         NotEnoughData: too few matured rows for an honest backtest. InputInvalid: a column is missing, a time has no
         zone, or `out` holds files. UnknownName: incumbent, service or segment does not exist.
     """
-    now = utc(now)
-    check_incumbent(policy.incumbent, policy.kind)
-    if out.exists() and any(out.iterdir()):
-        raise InputInvalid(str(out), "an empty or new folder", "a folder with files", hint="name another one")
-    plan = seeded(policy, seed)
+    now, tell, plan = utc(now), progress or _quiet, seeded(policy, seed)
+    _check(policy, out)
     known = rows[matured(rows, now)]
     digest = dataset_hash(known)
     tested, answers = _backtest(plan, rows, declarations, now, params, progress, keep)
-    answers["incumbent"] = incumbent_answers(policy, declarations, tested.rows)
-    dataset = _dataset(known, digest, tested) | {"sources": list(sources)}
-    if leakage_audit is not None:
-        dataset["leakage_audit"] = leakage_audit
+    audit = {} if leakage_audit is None else {"leakage_audit": leakage_audit}
+    dataset = _dataset(known, digest, tested) | {"sources": list(sources)} | audit
     if champion is not None:
         answers["champion"] = _champion_answers(champion, champion_trained_until, tested.rows, dataset)
     named = segments(policy, declarations, known, tested.rows)
     origin = np.asarray(tested.origins, dtype=object)[tested.fold]
     board = scoreboard(policy, declarations, tested.rows)
     evaluation = evaluate(board, answers, origin, named, dataset)
-    if progress:
-        progress("final fit", 0.8)
+    tell("final fit", 0.8)
     chosen = known.iloc[_recent(plan, known, now)]
     fitted = keep("final", lambda: fit_rows(plan, chosen, declarations, params))
-    info = _info(policy, plan.training.seed, now, chosen, digest, params)
-    model = _with_corrections(fitted, tested, info)
-    if progress:
-        progress("figures and card", 0.88)
+    model = _with_corrections(fitted, tested, _info(policy, plan, now, chosen, digest, params))
+    tell("figures and card", 0.88)
     trained = _write(out, policy, now, model, evaluation, board, answers, named)
-    if progress:
-        progress("done", 1.0)
+    tell("done", 1.0)
     return trained
+
+
+def _check(policy: Policy, out: Path) -> None:
+    check_incumbent(policy.incumbent, policy.kind)
+    if out.exists() and any(out.iterdir()):
+        raise InputInvalid(str(out), "an empty or new folder", "a folder with files", hint="name another one")
+
+
+def _quiet(_words: str, _share: float) -> None:
+    """Progress that nobody watches."""
 
 
 def seeded(policy: Policy, seed: int | None) -> Policy:
@@ -152,11 +153,15 @@ def _backtest(
     progress: Progress | None,
     keep: Keep,
 ) -> tuple[ForecastBacktest | RiskBacktest, dict[str, Answers]]:
+    """The backtest, with the answers of candidate and incumbent to its rows."""
+    tested: ForecastBacktest | RiskBacktest
     if policy.kind == "forecast":
-        forecast = backtest_forecast(policy, rows, declarations, now, params, progress, keep)
-        return forecast, {"candidate": Answers(forecast.mean, forecast.quantiles)}
-    risk = backtest_risk(policy, rows, declarations, now, params, progress, keep)
-    return risk, {"candidate": Answers(risk.probability, np.empty((len(risk.probability), 0)))}
+        tested = backtest_forecast(policy, rows, declarations, now, params, progress, keep)
+        candidate = Answers(tested.mean, tested.quantiles)
+    else:
+        tested = backtest_risk(policy, rows, declarations, now, params, progress, keep)
+        candidate = Answers(tested.probability, np.empty((len(tested.probability), 0)))
+    return tested, {"candidate": candidate, "incumbent": incumbent_answers(policy, declarations, tested.rows)}
 
 
 def _champion_answers(champion: Model, until: datetime | None, rows: pd.DataFrame, dataset: dict[str, Any]) -> Answers:
@@ -185,15 +190,15 @@ def _recent(policy: Policy, known: pd.DataFrame, now: datetime) -> NDArray[np.in
 
 
 def _info(
-    policy: Policy, seed: int, now: datetime, chosen: pd.DataFrame, digest: str, params: dict[str, Any] | None
+    policy: Policy, plan: Policy, now: datetime, chosen: pd.DataFrame, digest: str, params: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """Who was made when from what; `seed` may be another than the policy's."""
+    """Who was made when from what; `plan` is the policy with the seed that was asked for."""
     return {
         "model": policy.model,
         "kind": policy.kind,
         "features": policy.features,
         "policy_hash": policy.hash,
-        "seed": seed,
+        "seed": plan.training.seed,
         "trained_at": iso(now),
         "train_until": iso(now),
         "rows": len(chosen),

@@ -19,7 +19,12 @@ from tests.features.view_events import events
 
 ORIGIN = pd.Timestamp("2024-01-01", tz="UTC")
 VIEW = OutcomeRates(
-    kind="outcome_rates", keys=("carrier", "origin"), tick="6h", ttl="10d", windows=(7,), half_lives=(3, 20)
+    kind="outcome_rates",
+    keys=("carrier", "origin"),
+    tick=timedelta(hours=6),
+    ttl=timedelta(days=10),
+    windows=(7,),
+    half_lives=(3, 20),
 )
 
 
@@ -49,16 +54,16 @@ def landed(folder: Path, count: int = 400, corrected: int = 40) -> tuple[Landing
 def fading(frame: pd.DataFrame, key: tuple[str, str], tick: datetime, half_life: int) -> tuple[float, float]:
     """Late share and number at a tick by what was known then, an outcome at a time."""
     eighth, epoch = timedelta(days=half_life) / 8, pd.Timestamp(0, tz="UTC")
-    newest: dict[str, Any] = {}
-    for row in frame.itertuples():
-        if row.known_at <= tick and row.event_time < tick:
-            newest[str(row.shipment_id)] = row
+    newest: dict[str, dict[Any, Any]] = {}
+    for row in frame.to_dict("records"):
+        if row["known_at"] <= tick and row["event_time"] < tick:
+            newest[row["shipment_id"]] = row
     total = late = 0.0
     for row in newest.values():
-        age = (tick - epoch) // eighth - (row.known_at - epoch) // eighth
-        if (row.carrier, row.origin) == key and age < 64:
+        age = (tick - epoch) // eighth - (row["known_at"] - epoch) // eighth
+        if (row["carrier"], row["origin"]) == key and age < 64:
             held = round(2 ** (20 - age / 8)) / 2**20
-            total, late = total + held, late + held * row.late
+            total, late = total + held, late + held * row["late"]
     return (late / total if total else np.nan), total
 
 
