@@ -50,6 +50,12 @@ lock: setup ## resolve requirements.lock again
 bench: setup ## the benchmarks (after a demo), tables into docs/
 	$(BIN)/python -m benchmarks.point_in_time
 	$(BIN)/python -m benchmarks.online
+	$(BIN)/python -m benchmarks.forecast
+	$(BIN)/python -m benchmarks.forecast --throughput
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.risk
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.training
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.stockout_rule
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.reconciliation
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.leakage
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.verdicts
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.lifecycle

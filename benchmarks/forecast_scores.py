@@ -111,7 +111,8 @@ def figures(given: Facts, answers: Answers, use: NDArray[np.bool_]) -> dict[str,
     places = [LEVELS.index(level) for level in WQL_LEVELS]
     return {
         "rmsse": metrics.rmsse(actual, mean, unit),
-        "rmsse_by_series": _by_series(given, answers, use),
+        "rmsse_by_series": _by_series(given, answers.mean, use),
+        "rmsse_point": _by_series(given, answers.point, use),
         "wql": metrics.wql(actual, quantiles[:, places], WQL_LEVELS),
         "wape": metrics.wape(actual, answers.point[use]),
         "bias": metrics.bias(actual, mean),
@@ -121,10 +122,10 @@ def figures(given: Facts, answers: Answers, use: NDArray[np.bool_]) -> dict[str,
     }
 
 
-def _by_series(given: Facts, answers: Answers, use: NDArray[np.bool_]) -> float:
+def _by_series(given: Facts, forecast: Floats, use: NDArray[np.bool_]) -> float:
     """M5's way: the RMSSE of each series and origin, then their mean; one wild row weighs less than pooled."""
     unit = np.where(given.unit > 0, given.unit, np.nan)[..., None]
-    squared = np.where(use, ((answers.mean - given.actual) / unit) ** 2, 0.0).sum(axis=2)
+    squared = np.where(use, ((forecast - given.actual) / unit) ** 2, 0.0).sum(axis=2)
     count = use.sum(axis=2)
     some = count > 0
     return float(np.sqrt(squared[some] / count[some]).mean()) if some.any() else float("nan")

@@ -1,7 +1,7 @@
 """What the lifecycle costs, on the workspace that `make demo` left: point-in-time join, decisions, replay.
 
 Rivals do the same work in the same run, alternating (A B A B ...); medians are printed and ratios are what to quote.
-Run: `make bench` (after `make demo`); writes docs/benchmarks.md.
+Run: `make bench` (after `make demo`); writes its section of docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks.measure import write_section
 from contracts.decisions import DecisionRecord
 from contracts.declarations import join_keys, view_columns
 from contracts.settings import Settings
@@ -172,20 +173,15 @@ def main() -> None:
         ws = borrowed_workspace(home, Path(folder))
         lines = [*point_in_time_join(ws), *decisions(ws), *replays(ws)]
     head = [
-        "# Benchmarks",
-        "",
         f"`make bench` after `make demo`, on {os.cpu_count()} cores. Wall / CPU time, medians of {ROUNDS}",
         "alternating rounds in one process; the ratio is rival / ours, over 1 means ours is faster. Quote ratios.",
-        "",
-        "Pages of their own: [point-in-time joins](point_in_time.md) against Feast, Polars and DuckDB, [online",
-        "features](online.md) against Feast's SQLite and Redis, [leakage](leakage.md), [online verdicts](verdicts.md).",
         "",
         "| what | ours | rival | ratio wall / CPU | answers |",
         "|---|---|---|---|---|",
     ]
-    text = "\n".join([*head, *lines]) + "\n"
-    sys.stdout.write(text)
-    OUTPUT.write_text(text, encoding="utf-8")
+    text = "\n".join([*head, *lines])
+    sys.stdout.write(text + "\n")
+    write_section(OUTPUT, "lifecycle", text)
 
 
 if __name__ == "__main__":

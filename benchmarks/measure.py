@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import resource
 import signal
 import statistics
@@ -134,3 +135,19 @@ def _is_memory(errors: str) -> bool:
         "realloc of",
     )
     return any(word in errors for word in words) or ("memory allocation of" in errors)
+
+
+def write_section(path: Path, name: str, text: str) -> None:
+    """Put text between the markers of that name in a page.
+
+    Raises:
+        ValueError: the page has no such markers.
+    """
+    page = path.read_text(encoding="utf-8")
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    new, count = re.subn(
+        f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}\n{text}\n{end}", page, flags=re.S
+    )
+    if count != 1:
+        raise ValueError(f"{path.name} has no section {name}")
+    path.write_text(new, encoding="utf-8")

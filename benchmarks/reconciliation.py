@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmarks.stockout_rule import ROOT, write_section
+from benchmarks.measure import ROOT, write_section
 from models.hierarchy import Method, Reconciled, coherence, hierarchy_of, reconcile, total_panel
 from models.metrics import bias, coverage, wape
 from models.panel import Panel, PanelForecast, panel_of

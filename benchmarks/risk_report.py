@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure import write_section
 from benchmarks.risk import OURS, Result, aims
-from benchmarks.stockout_rule import write_section
 
 DOCS = Path(__file__).parents[1] / "docs"
 CONTENDERS = {

@@ -6,7 +6,6 @@ Run: `python -m benchmarks.stockout_rule [DATA]`; prints the tables and writes t
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from benchmarks.measure import ROOT, write_section
 from models.demand_paths import StepDemand, step_correlation
 from models.lead_time import fixed_lead_time
 from models.metrics import auc, brier, ece, log_loss
@@ -23,7 +23,6 @@ from models.order_terms import Terms
 from models.stockout import Stock, advise
 
 Floats = NDArray[np.float64]
-ROOT = Path(__file__).parents[1]
 FILE = "usaid_contraceptive_lmis/contraceptive_logistics_data.csv"
 LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 WINDOW, FEWEST, FIRST, SCORED, QUARTER = 12, 3, 18, 12, 3
@@ -203,22 +202,6 @@ def _reliability(p: Floats, actual: Floats) -> list[str]:
         for i in range(10)
         if (place == i).any()
     ]
-
-
-def write_section(path: Path, name: str, text: str) -> None:
-    """Put text between the markers of that name in a page.
-
-    Raises:
-        ValueError: the page has no such markers.
-    """
-    page = path.read_text(encoding="utf-8")
-    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    new, count = re.subn(
-        f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}\n{text}\n{end}", page, flags=re.S
-    )
-    if count != 1:
-        raise ValueError(f"{path.name} has no section {name}")
-    path.write_text(new, encoding="utf-8")
 
 
 def main() -> None:

@@ -61,12 +61,10 @@ def train(
         out: an empty or new folder for the model's files.
         champion, champion_trained_until: the model in service and the `now` of its training; it is compared only on
             decisions from then on: it may have learnt from the others.
-        progress: called with words and the share done in [0, 1].
-        params: overrides of booster parameters, as found by tuning.
+        progress: called with words and the share done in [0, 1]. params: overrides of booster parameters.
         leakage_audit: what an audit of `rows` found (plain values); goes into the evaluation's dataset for the gate.
         sources: what was known of the rows' sources (plain values: source, kind, state, age, ...); goes there too.
-        seed: in place of the policy's.
-        keep: where fits are kept that an interrupted run need not do again, see kept_fits.
+        seed: in place of the policy's. keep: where fits are kept for a run that goes on, see kept_fits.
 
     Returns:
         the candidate with its evaluation; the same inputs write the same bytes.

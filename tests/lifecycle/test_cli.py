@@ -352,7 +352,7 @@ def test_the_policy_schema_accepts_the_shipped_policies(run: Run, yard: Any) -> 
     schema = run(yard, "schema", "policy").json
     defs = schema["$defs"]
     files = [*(ROOT / "policies").glob("*.yaml"), *(ROOT / "examples").glob("*/policies/*.yaml")]
-    assert len(files) == 4
+    assert len(files) == 5
     for file in files:
         assert load_policies(file.parent)
         plain = YAML(typ="safe").load(file.read_text())
