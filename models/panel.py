@@ -177,19 +177,7 @@ def panel_of(
     width = int(number.max()) - first + 1
     _check_single(labels, series, number, width, first, frequency)
     place = number - first
-    demand = np.full((len(labels), max(last - first + 1, 1)), np.nan)
-    given = (number <= last) & known
-    if not given.any():
-        raise NotEnoughData("panel rows with a known quantity before the end", 1, 0)
-    demand[series[given], place[given]] = amount[given]
-    cut = _censor(rows, censored, demand, series, place)
-    if missing == "zero":
-        begun = np.maximum.accumulate(np.isfinite(demand), axis=1)
-        demand = np.where(begun & np.isnan(demand), 0.0, demand)
-        unsaid = (number <= last) & ~known
-        demand[series[unsaid], place[unsaid]] = np.nan
-    if cut is not None:
-        demand = np.where(cut, np.nan, demand)
+    demand, cut = _demand(rows, amount, series, place, (len(labels), last - first + 1), missing, censored)
     covariates = {name: _covariate(rows, name, (len(labels), width), series, place) for name in ahead}
     return Panel(
         keys=tuple(str(label) for label in labels),
@@ -200,6 +188,31 @@ def panel_of(
         static={name: _static(rows, name, series, len(labels), number) for name in static},
         censored=cut,
     )
+
+
+def _demand(
+    rows: pd.DataFrame,
+    amount: Floats,
+    series: Ints,
+    place: Ints,
+    shape: tuple[int, int],
+    missing: Missing,
+    censored: str | None,
+) -> tuple[Floats, NDArray[np.bool_] | None]:
+    """Demand by series and period, masked where censored, and the mask."""
+    demand = np.full((shape[0], max(shape[1], 1)), np.nan)
+    inside, known = place < shape[1], np.isfinite(amount)
+    given = inside & known
+    if not given.any():
+        raise NotEnoughData("panel rows with a known quantity before the end", 1, 0)
+    demand[series[given], place[given]] = amount[given]
+    cut = _censor(rows, censored, demand, series, place)
+    if missing == "zero":
+        begun = np.maximum.accumulate(np.isfinite(demand), axis=1)
+        demand = np.where(begun & np.isnan(demand), 0.0, demand)
+        unsaid = inside & ~known
+        demand[series[unsaid], place[unsaid]] = np.nan
+    return (demand if cut is None else np.where(cut, np.nan, demand)), cut
 
 
 def _names(rows: pd.DataFrame, keys: Sequence[str]) -> Any:

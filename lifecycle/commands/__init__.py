@@ -9,6 +9,7 @@ from lifecycle.commands import (
     bench,
     data,
     demo,
+    forecast,
     freshness,
     model,
     quarantine,
@@ -48,6 +49,7 @@ app.command("serve")(serve.serve)
 app.command("shadow")(serve.shadow)
 app.command("replay")(serve.replay)
 app.command("monitor")(watch.monitor)
+app.command("forecast")(forecast.forecast)
 app.command("stockout")(stockout.stockout)
 app.command("demo")(demo.demo)
 app.command("schema")(schema.schema)
