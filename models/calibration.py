@@ -17,6 +17,8 @@ Ints = NDArray[np.int64]
 LARGEST_SHIFT = 0.5
 LEVEL_ROWS = 200.0
 SEGMENT_ROWS = 1000.0
+STRETCH = (0.7, 2.0)
+SMALLEST_WIDTH = 1e-6
 
 
 def thirds(horizon: int) -> tuple[int, ...]:
@@ -81,6 +83,59 @@ def learn_shift(
         )
         own[name] = _table(whole + rows / (rows + SEGMENT_ROWS) * (raw - whole))
     return QuantileShift(ends=ends, shifts=_table(whole), by_segment=own)
+
+
+class QuantileStretch(Strict):
+    """Factors by which quantiles move away from the median, by horizon third and segment: width without a new location.
+
+    `factors`: by third, for rows whose segment is not in `by_segment`; 1 changes nothing.
+
+    Source: split conformal prediction with the interval's own half widths as local scale (Lei et al. 2018), without its
+    sample guarantee because days are not exchangeable.
+    """
+
+    ends: tuple[int, ...]
+    factors: tuple[float, ...]
+    by_segment: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+
+    def apply(self, quantiles: Floats, step: Ints, segment: Any, median: int) -> Floats:
+        """Quantiles (n, q) in units, stretched around the one at place `median`; may be negative until clipped."""
+        part = third_of(step, self.ends)
+        factor = np.asarray(self.factors)[part]
+        for name, factors in self.by_segment.items():
+            here = segment == name
+            factor[here] = np.asarray(factors)[part[here]]
+        middle = quantiles[:, median : median + 1]
+        return np.asarray(middle + factor[:, None] * (quantiles - middle), dtype=np.float64)
+
+
+def learn_stretch(
+    actual: Floats, quantiles: Floats, step: Ints, levels: Sequence[float], horizon: int, segment: Any
+) -> QuantileStretch:
+    """The factors that give the widest interval its nominal share on these rows, within [0.7, 2].
+
+    Args:
+        as `learn_shift`; levels hold the median. A segment's own factor is drawn to that of all rows by n / (n + 1000).
+    """
+    ends, median = thirds(horizon), list(levels).index(0.5)
+    part = third_of(step, ends)
+    gap = actual - quantiles[:, median]
+    half = np.where(gap > 0, quantiles[:, -1] - quantiles[:, median], quantiles[:, median] - quantiles[:, 0])
+    reach = np.abs(gap) / np.maximum(half, SMALLEST_WIDTH * np.maximum(np.abs(actual), 1.0))
+    nominal = levels[-1] - levels[0]
+
+    def factors(use: Any) -> Floats:
+        found = [reach[use & (part == number)] for number in range(len(ends))]
+        return np.array([float(np.quantile(r, nominal)) if len(r) else 1.0 for r in found])
+
+    whole = np.clip(factors(np.ones(len(part), dtype=bool)), *STRETCH)
+    own = {}
+    for name in sorted({str(value) for value in segment}):
+        here = segment == name
+        rows = np.array([(here & (part == number)).sum() for number in range(len(ends))])
+        drawn = whole + rows / (rows + SEGMENT_ROWS) * (np.clip(factors(here), *STRETCH) - whole)
+        own[name] = tuple(float(value) for value in drawn)
+    return QuantileStretch(ends=ends, factors=tuple(float(value) for value in whole), by_segment=own)
 
 
 def _misses(actual: Floats, quantiles: Floats, use: Any, levels: Sequence[float], prior: float) -> Floats:

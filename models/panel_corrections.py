@@ -10,7 +10,7 @@ import numpy as np
 
 from contracts.errors import NotEnoughData
 from models import metrics
-from models.calibration import QuantileShift, learn_shift, tidy
+from models.calibration import QuantileShift, QuantileStretch, learn_shift, learn_stretch, tidy
 from models.combine import Blend, choose_blend
 from models.panel import Floats, Ints
 from models.panel_columns import PanelColumns
@@ -32,8 +32,9 @@ MOVES = (0.0, 0.5, 1.0)
 # Fewer trees are taken when more win by less than this; a correction has to win by as much.
 WORTH = 0.002
 MOST_LEVEL = 0.15
-# Honest intervals may cost this much loss on past origins: what covers there too little covers too little tomorrow.
-DEAREST_SHIFT = 0.01
+# What a wider interval may cost in loss on past origins, and how far below its nominal share an interval may cover.
+DEAREST = 0.02
+COVERS_ENOUGH = 0.01
 
 Progress = Callable[[str, float], None]
 
@@ -45,7 +46,8 @@ class PanelCorrections:
     Attributes:
         rule: how series are put into segments. rounds: trees of each kind of booster.
         blend: shares of challengers in the mean. level: what the mean is multiplied by.
-        move: how far quantiles follow the mean away from the booster's. shift: of the quantiles, None when it lost.
+        move: how far quantiles follow the mean away from the booster's.
+        shift, stretch: of the quantiles; at most one, the one that won on later origins.
     """
 
     rule: SegmentRule
@@ -54,6 +56,7 @@ class PanelCorrections:
     level: float = 1.0
     move: float = 0.0
     shift: QuantileShift | None = None
+    stretch: QuantileStretch | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def learn_corrections(columns: PanelColumns, horizon: int, plan: PanelFit, worke
         return found
     rows, actual = rows.some(known), actual[known]
     found = _learn_mean(columns, rows, actual, found, horizon, workers)
-    return replace(found, shift=_learn_shift(rows, actual, horizon, plan.levels))
+    return _learn_spread(rows, actual, found, horizon, plan.levels)
 
 
 def past_origins(periods: int, horizon: int) -> list[int]:
@@ -244,16 +247,42 @@ def member_rows(
     return found
 
 
-def _learn_shift(rows: Answered, actual: Floats, horizon: int, levels: tuple[float, ...]) -> QuantileShift | None:
-    """A shift learnt on the older half of the origins; kept, learnt on all, unless it loses clearly on the newer."""
+def spread(found: PanelCorrections, table: Floats, rows: Answered, levels: Sequence[float]) -> Floats:
+    """Quantiles with the shift or stretch that was learnt, rising and >= 0."""
+    if found.shift is not None:
+        return tidy(found.shift.apply(table, rows.step, rows.segment))
+    if found.stretch is not None:
+        return tidy(found.stretch.apply(table, rows.step, rows.segment, list(levels).index(0.5)))
+    return table
+
+
+def _learn_spread(
+    rows: Answered, actual: Floats, found: PanelCorrections, horizon: int, levels: tuple[float, ...]
+) -> PanelCorrections:
+    """The shift or the stretch, learnt on the older half of the origins and judged on the newer, or neither.
+
+    The least loss wins; where the boosters' own intervals cover too little, a correction that covers more may cost up
+    to 2% of it, because what covers too little yesterday covers too little tomorrow.
+    """
     origins = np.unique(rows.origin)
     if len(origins) < 2:
-        return None
+        return found
     late = rows.origin >= origins[len(origins) // 2]
+    before, after = rows.some(np.flatnonzero(~late)), rows.some(np.flatnonzero(late))
 
-    def learnt(where: Any) -> QuantileShift:
-        return learn_shift(actual[where], rows.quantiles[where], rows.step[where], levels, horizon, rows.segment[where])
+    def learnt(which: str, some: Answered, seen: Floats) -> PanelCorrections:
+        given = (seen, some.quantiles, some.step, levels, horizon, some.segment)
+        if which == "shift":
+            return replace(found, shift=learn_shift(*given))
+        return replace(found, stretch=learn_stretch(*given)) if which == "stretch" else found
 
-    tried = tidy(learnt(~late).apply(rows.quantiles[late], rows.step[late], rows.segment[late]))
-    before, after = (metrics.wql(actual[late], table, levels) for table in (rows.quantiles[late], tried))
-    return learnt(np.ones(len(late), dtype=bool)) if after <= before * (1 + DEAREST_SHIFT) else None
+    loss, covered = {}, {}
+    for which in ("none", "stretch", "shift"):
+        table = spread(learnt(which, before, actual[~late]), after.quantiles, after, levels)
+        loss[which] = metrics.wql(actual[late], table, levels)
+        covered[which] = metrics.coverage(actual[late], table[:, 0], table[:, -1])
+    best = min(loss, key=lambda which: loss[which])
+    if best == "none" and covered["none"] < levels[-1] - levels[0] - COVERS_ENOUGH:
+        wider = [w for w in loss if covered[w] > covered["none"] and loss[w] <= loss["none"] * (1 + DEAREST)]
+        best = min(wider, key=lambda which: loss[which], default="none")
+    return learnt(best, rows, actual)

@@ -15,7 +15,7 @@ from contracts.errors import InputInvalid, NotEnoughData
 from models.calibration import tidy
 from models.panel import Panel, PanelForecast
 from models.panel_columns import PanelColumns
-from models.panel_corrections import PanelCorrections, ask_rows, learn_corrections, member_rows
+from models.panel_corrections import PanelCorrections, ask_rows, learn_corrections, member_rows, spread
 from models.panel_fallback import fallback_forecast, stand_in
 from models.panel_training import Family, PanelFit, fit_family
 
@@ -73,8 +73,7 @@ def _forecast(
     members = member_rows(columns, found.blend.members(), rows, horizon, workers)
     mean = np.maximum(found.blend.apply(rows.mean, members, rows.segment), 0.0)
     table = tidy(rows.quantiles + found.move * (mean - rows.mean)[:, None])
-    if found.shift is not None:
-        table = tidy(found.shift.apply(table, rows.step, rows.segment))
+    table = spread(found, table, rows, levels)
     mean = mean * found.level
     shape = (len(panel.keys), horizon)
     point = (1 - MEDIAN_SHARE) * mean + MEDIAN_SHARE * table[:, levels.index(0.5)]
@@ -97,5 +96,5 @@ def _about(found: PanelCorrections, family: Family) -> dict[str, Any]:
         "blend": found.blend.model_dump(mode="json"),
         "level": found.level,
         "quantiles_follow_blend": found.move,
-        "shifted": found.shift is not None,
+        "intervals": "shifted" if found.shift else "stretched" if found.stretch else "the boosters' own",
     }

@@ -114,7 +114,7 @@ def _summary(panel: Panel, made: PanelForecast, coherent: Reconciled | None, out
     }
     if panel.censored is not None:
         result["masked_periods"] = int(panel.censored.sum())
-    for name in ("fallback", "rows", "rounds", "level", "shifted"):
+    for name in ("fallback", "rows", "rounds", "level", "intervals"):
         if name in about:
             result[name] = about[name]
     if "blend" in about:

@@ -292,7 +292,7 @@ def schema_errors(value: Any, schema: dict[str, Any], defs: dict[str, Any], wher
     known = (  # noqa: SIM905
         "title description default $ref $defs type format properties additionalProperties required enum const anyOf "
         "items prefixItems minItems maxItems minLength maxLength minimum maximum pattern discriminator "
-        "exclusiveMinimum exclusiveMaximum"
+        "exclusiveMinimum exclusiveMaximum patternProperties"
     ).split()
     assert set(schema) <= set(known), set(schema) - set(known)
     if "$ref" in schema:
@@ -324,7 +324,8 @@ def schema_errors(value: Any, schema: dict[str, Any], defs: dict[str, Any], wher
 
 def property_errors(name: str, value: Any, schema: dict[str, Any], defs: dict[str, Any], where: str) -> list[str]:
     rest = schema.get("additionalProperties", True)
-    inner = schema.get("properties", {}).get(name, rest)
+    by_pattern = [one for pattern, one in schema.get("patternProperties", {}).items() if re.search(pattern, name)]
+    inner = schema.get("properties", {}).get(name, by_pattern[0] if by_pattern else rest)
     if inner is False:
         return [f"{where}.{name}: unknown"]
     return [] if inner is True else schema_errors(value[name], inner, defs, f"{where}.{name}")

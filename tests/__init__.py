@@ -1,0 +1,1 @@
+"""Ours comes first: a dependency installs a package of the same name."""
