@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ from numpy.typing import NDArray
 
 from contracts.declarations import Declarations
 from contracts.policy import Policy
-from models import metrics
+from models import boosters, metrics
 from models.calibration import QuantileShift, learn_shift, tidy
 from models.combine import Blend, choose_blend
 from models.design import DesignSpec, FrameColumns, design_spec
@@ -28,6 +31,7 @@ from models.segments import segment_rule
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Progress = Callable[[str, float], None]
+Fit = Callable[[], ForecastModel | RiskModel]
 # A correction has to win by this much, so that it is not noise that is adopted.
 WORTH = 0.002
 
@@ -81,14 +85,32 @@ def fold_models(
     progress: Progress | None,
     keep: Keep = fit_now,
 ) -> list[ForecastModel | RiskModel]:
-    """One model an origin, each fitted on what was known at it; `keep` may know it from an interrupted run."""
+    """One model an origin, each fitted on what was known at it; `keep` may know it from an interrupted run.
+
+    With SEATRIAL_WORKERS the fits run in so many processes; the models are the same to the last bit.
+    """
+    fits = {
+        f"fold-{number + 1}-{fold.origin:%Y-%m-%d}": partial(fold_model, policy, rows, declarations, fold, params)
+        for number, fold in enumerate(plan)
+    }
     models = []
-    for number, fold in enumerate(plan):
-        if progress:
-            progress(f"backtest from {fold.origin:%Y-%m-%d}", number / (len(plan) + 1))
-        fit = partial(fold_model, policy, rows, declarations, fold, params)
-        models.append(keep(f"fold-{number + 1}-{fold.origin:%Y-%m-%d}", fit))
+    with _begun({name: fit for name, fit in fits.items() if not keep.has(name)}) as begun:
+        for number, (name, fit) in enumerate(fits.items()):
+            if progress:
+                progress(f"backtest from {plan[number].origin:%Y-%m-%d}", number / (len(plan) + 1))
+            models.append(keep(name, begun.get(name, fit)))
     return models
+
+
+@contextmanager
+def _begun(fits: Mapping[str, Fit]) -> Iterator[dict[str, Fit]]:
+    """The fits as they are being made by worker processes; none where one process does it all."""
+    many = min(boosters.workers(), len(fits))
+    if many < 2:
+        yield {}
+        return
+    with ProcessPoolExecutor(many, get_context("spawn"), initializer=boosters.alone) as pool:
+        yield {name: pool.submit(fit).result for name, fit in fits.items()}
 
 
 def backtest_forecast(

@@ -58,6 +58,16 @@ def threads() -> int:
     return max(int(os.environ.get("SEATRIAL_THREADS", "2")), 1)
 
 
+def workers() -> int:
+    """Processes for the fits of a backtest: SEATRIAL_WORKERS, 1 when unset. Each fits with one thread."""
+    return max(int(os.environ.get("SEATRIAL_WORKERS", "1")), 1)
+
+
+def alone() -> None:
+    """Makes this process one of several workers: one thread, no workers of its own."""
+    os.environ.update({"SEATRIAL_THREADS": "1", "SEATRIAL_WORKERS": "1", "OMP_NUM_THREADS": "1"})
+
+
 def dataset(
     matrix: Floats, target: Floats, names: Sequence[str], categorical: Sequence[str], weight: Floats | None = None
 ) -> lgb.Dataset:

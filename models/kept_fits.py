@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Protocol
 
 from contracts.errors import SeatrialError
 from models.forecaster import ForecastModel
@@ -17,15 +18,36 @@ from models.load import load_model
 from models.risk import RiskModel
 
 Model = ForecastModel | RiskModel
-Keep = Callable[[str, Callable[[], Model]], Model]
 Progress = Callable[[str, float], None]
 SUMS = "sums.json"
 MAX_AGE = timedelta(days=3)
 
 
-def fit_now(_name: str, fit: Callable[[], Model]) -> Model:
+class Keep(Protocol):
+    """Where the fits of a training may be kept."""
+
+    def has(self, name: str) -> bool:
+        """Whether the fit of this name need not be made."""
+        ...
+
+    def __call__(self, name: str, fit: Callable[[], Model]) -> Model:
+        """The fit of this name, made by `fit` when it is not there."""
+        ...
+
+
+class FitNow:
     """Keeps nothing: fits."""
-    return fit()
+
+    def has(self, name: str) -> bool:
+        """False always."""
+        return False
+
+    def __call__(self, name: str, fit: Callable[[], Model]) -> Model:
+        """What `fit` makes."""
+        return fit()
+
+
+fit_now = FitNow()
 
 
 class KeptFits:
@@ -43,6 +65,10 @@ class KeptFits:
     def __init__(self, folder: Path, progress: Progress | None = None) -> None:
         self.folder, self._progress = folder, progress
         self.kept: list[str] = []
+
+    def has(self, name: str) -> bool:
+        """Whether a whole fit of this name is there."""
+        return _is_whole(self.folder / name)
 
     def __call__(self, name: str, fit: Callable[[], Model]) -> Model:
         """The fit of this name, read back when a run before this one finished it."""
