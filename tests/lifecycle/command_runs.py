@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import pytest
+
+from lifecycle import cli
 
 
 @dataclass(frozen=True)
@@ -25,3 +31,23 @@ class Ended:
 
 
 Run = Callable[..., Ended]
+
+
+def ran(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    environment: Mapping[str, str],
+    arguments: Sequence[object],
+) -> Ended:
+    """Runs `seatrial` as the console script does, with these variables and no other SEATRIAL_ ones."""
+    for name in [name for name in os.environ if name.startswith("SEATRIAL_")]:
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["seatrial", *(str(part) for part in arguments)])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    code = ended.value.code
+    return Ended(code if isinstance(code, int) else int(code is not None), said.out, said.err)

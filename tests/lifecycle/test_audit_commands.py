@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from contracts.rollout import Outcome
-from lifecycle import cli
 from lifecycle.pipeline import training_set
 from lifecycle.workspace import Workspace
-from tests.lifecycle.command_runs import Ended, Run
+from tests.lifecycle.command_runs import Ended, Run, ran
 
 LAST = "2026-05-01T00:00:00Z"
 
@@ -24,17 +21,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sai
     """Runs `seatrial features ...` as the console script does, on the sailed workspace."""
 
     def command(*arguments: object) -> Ended:
-        for name in [name for name in os.environ if name.startswith("SEATRIAL_")]:
-            monkeypatch.delenv(name)
-        for name, value in sailed.yard.environment().items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(sys, "argv", ["seatrial", "features", *(str(part) for part in arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        code = ended.value.code
-        return Ended(code if isinstance(code, int) else int(code is not None), said.out, said.err)
+        return ran(monkeypatch, capsys, sailed.yard.environment(), ("features", *arguments))
 
     return command
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import sqlite3
@@ -16,9 +15,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from contracts.policy import load_policies
-from lifecycle import cli
 from lifecycle.commands import app
-from tests.lifecycle.command_runs import Ended, Run
+from tests.lifecycle.command_runs import Ended, Run, ran
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("pandas", "feast", "mlflow", "lightgbm", "evidently", "statsforecast", "bentoml", "optuna", "duckdb")
@@ -29,17 +27,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     """Runs a command of `seatrial` as the console script does, on a yard's workspace."""
 
     def command(yard: Any, *arguments: object) -> Ended:
-        for name in [name for name in os.environ if name.startswith("SEATRIAL_")]:
-            monkeypatch.delenv(name)
-        for name, value in yard.environment().items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(sys, "argv", ["seatrial", *(str(part) for part in arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        code = ended.value.code
-        return Ended(code if isinstance(code, int) else int(code is not None), said.out, said.err)
+        return ran(monkeypatch, capsys, yard.environment(), arguments)
 
     return command
 

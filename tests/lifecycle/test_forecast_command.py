@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from lifecycle import cli
-from tests.lifecycle.command_runs import Ended
+from tests.lifecycle.command_runs import Ended, Run, ran
 
-Run = Callable[..., Ended]
 BASIC = ("series.csv", "--frequency", "month", "--horizon", "2", "--key", "sku", "--key", "location")
 
 
@@ -38,17 +33,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     pd.DataFrame(rows).to_csv(tmp_path / "series.csv", index=False)
 
     def command(*arguments: object) -> Ended:
-        for name in [name for name in os.environ if name.startswith("SEATRIAL_")]:
-            monkeypatch.delenv(name)
-        monkeypatch.setenv("SEATRIAL_HOME", str(tmp_path / "home"))
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["seatrial", *(str(part) for part in arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        code = ended.value.code
-        return Ended(code if isinstance(code, int) else int(code is not None), said.out, said.err)
+        return ran(monkeypatch, capsys, {"SEATRIAL_HOME": str(tmp_path / "home")}, arguments)
 
     return command
 

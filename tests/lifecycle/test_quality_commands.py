@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import sys
 from datetime import timedelta
 from typing import Any
 
@@ -14,9 +12,8 @@ from contracts.monitoring import Response
 from contracts.times import SetClock, iso
 from drift.triggers import respond
 from features.quarantine import Quarantine
-from lifecycle import cli
 from lifecycle.workspace import Workspace
-from tests.lifecycle.command_runs import Ended, Run
+from tests.lifecycle.command_runs import Ended, Run, ran
 
 BAD = "sku-1,shop-1,2026-02-01,many\nsku-2,shop-0,2026-02-02,-3\nsku-3,shop-1,=1+1,4\n"
 
@@ -26,20 +23,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     """Runs a command of `seatrial` as the console script does; `clock` replaces the yard's."""
 
     def command(yard: Any, *arguments: object, clock: str | None = None) -> Ended:
-        for name in [name for name in os.environ if name.startswith("SEATRIAL_")]:
-            monkeypatch.delenv(name)
-        for name, value in yard.environment().items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("SEATRIAL_ACTOR", "ann")
-        if clock is not None:
-            monkeypatch.setenv("SEATRIAL_CLOCK", clock)
-        monkeypatch.setattr(sys, "argv", ["seatrial", *(str(part) for part in arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        code = ended.value.code
-        return Ended(code if isinstance(code, int) else int(code is not None), said.out, said.err)
+        given = yard.environment() | {"SEATRIAL_ACTOR": "ann"} | ({} if clock is None else {"SEATRIAL_CLOCK": clock})
+        return ran(monkeypatch, capsys, given, arguments)
 
     return command
 

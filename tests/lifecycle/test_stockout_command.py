@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,9 +10,8 @@ import pandas as pd
 import pytest
 
 from contracts.decisions import Answer, DecisionRecord, Route, Rung, Step
-from lifecycle import cli
 from serving.decision_log import DecisionLog, decision_id
-from tests.lifecycle.command_runs import Ended
+from tests.lifecycle.command_runs import Ended, Run, ran
 
 ROOT = Path(__file__).resolve().parents[2]
 ITEMS = """\
@@ -26,7 +22,6 @@ salt,south,0,3,150,10,
 """
 LEVEL = {"milk|north": 12.0, "soap|north": 3.0, "salt|south": 20.0}
 SPREAD = {"0.1": 0.5, "0.5": 1.0, "0.9": 1.7}
-Run = Callable[..., Ended]
 
 
 @pytest.fixture
@@ -36,19 +31,10 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     forecast_file(tmp_path / "forecast.csv")
 
     def command(*arguments: object, items: str = "items.csv") -> Ended:
-        for name in [name for name in os.environ if name.startswith("SEATRIAL_")]:
-            monkeypatch.delenv(name)
-        monkeypatch.setenv("SEATRIAL_HOME", str(tmp_path / "home"))
-        monkeypatch.setenv("SEATRIAL_POLICIES", str(ROOT / "policies"))
-        monkeypatch.setenv("SEATRIAL_FEATURES", str(ROOT / "features" / "repo"))
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["seatrial", "stockout", items, *(str(part) for part in arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        code = ended.value.code
-        return Ended(code if isinstance(code, int) else int(code is not None), said.out, said.err)
+        folders = {"HOME": tmp_path / "home", "POLICIES": ROOT / "policies", "FEATURES": ROOT / "features" / "repo"}
+        given = {f"SEATRIAL_{name}": str(folder) for name, folder in folders.items()}
+        return ran(monkeypatch, capsys, given, ("stockout", items, *arguments))
 
     return command
 

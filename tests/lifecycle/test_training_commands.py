@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from lifecycle import cli
-from tests.lifecycle.command_runs import Ended, Run
+from tests.lifecycle.command_runs import Ended, Run, ran
 from tests.lifecycle.conftest import POLICY, Yard, lay_out
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,17 +26,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     """Runs a command of `seatrial` as the console script does, on a yard's workspace."""
 
     def command(yard: Yard, *arguments: object) -> Ended:
-        for name in [name for name in os.environ if name.startswith("SEATRIAL_")]:
-            monkeypatch.delenv(name)
-        for name, value in (yard.environment() | ONE_THREAD).items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(sys, "argv", ["seatrial", *(str(part) for part in arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        code = ended.value.code
-        return Ended(code if isinstance(code, int) else int(code is not None), said.out, said.err)
+        return ran(monkeypatch, capsys, yard.environment() | ONE_THREAD, arguments)
 
     return command
 
