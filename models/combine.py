@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 SHARES = (0.0, 0.15, 0.3, 0.45)
 # All members together: past origins are answered by an older booster, which makes the others look too good.
 MOST = 0.45
+# What rounding leaves of that is no share.
+LEAST = 0.01
 # A segment of this many rows weighs as much as the whole in its own choice.
 PRIOR_ROWS = 2000.0
 # A share has to lower the loss by this much before it is taken.
@@ -88,10 +90,10 @@ def choose_blend(
             relative = trust * gains[rows].mean(axis=0) / max(own, 1e-12) + (1 - trust) * everywhere / max(level, 1e-12)
             best = int(np.argmax(relative))
             room = MOST - sum(chosen[name].values())
-            if relative[best] > WORTH and room > 0:
+            if relative[best] > WORTH and room > LEAST:
                 chosen[name][member] = float(min(shares[best], room))
         best = int(np.argmax(everywhere))
-        if everywhere[best] > WORTH * level and sum(whole.values()) < MOST:
+        if everywhere[best] > WORTH * level and MOST - sum(whole.values()) > LEAST:
             whole[member] = float(min(shares[best], MOST - sum(whole.values())))
         now = Blend(shares=chosen, whole=whole)
     return now

@@ -102,7 +102,7 @@ def learn_corrections(columns: PanelColumns, horizon: int, plan: PanelFit, worke
     if not len(known):
         return found
     rows, actual = rows.some(known), actual[known]
-    found = _learn_mean(columns, rows, actual, found, horizon, workers)
+    found = _learn_mean(columns, rows, actual, found, horizon, plan.levels, workers)
     return _learn_spread(rows, actual, found, horizon, plan.levels)
 
 
@@ -181,7 +181,13 @@ def _sample(rows: Answered, names: Sequence[str]) -> Ints:
 
 
 def _learn_mean(
-    columns: PanelColumns, rows: Answered, actual: Floats, found: PanelCorrections, horizon: int, workers: int
+    columns: PanelColumns,
+    rows: Answered,
+    actual: Floats,
+    found: PanelCorrections,
+    horizon: int,
+    levels: Sequence[float],
+    workers: int,
 ) -> PanelCorrections:
     """Shares of challengers, how far quantiles follow, and the level of what comes out."""
     names = challengers(columns.panel)
@@ -194,19 +200,12 @@ def _learn_mean(
         blend = choose_blend(actual[picked], few.mean, members, unit, few.segment)
         blended = np.maximum(blend.apply(few.mean, members, few.segment), 0.0)
         by = (blended - few.mean)[:, None]
-        losses = [float(np.sum(_pinballs(actual[picked], tidy(few.quantiles + m * by)))) for m in MOVES]
+        losses = [metrics.wql(actual[picked], tidy(few.quantiles + m * by), levels) for m in MOVES]
         move = MOVES[int(np.argmin(losses))] if min(losses) < losses[0] * (1 - WORTH) else 0.0
         found = replace(found, blend=blend, move=move)
         if len(picked) == len(rows.series):
             whole = blended
     return replace(found, level=_learn_level(actual, whole, rows.origin, horizon))
-
-
-def _pinballs(actual: Floats, quantiles: Floats) -> Floats:
-    """Pinball losses of evenly read quantiles, (n, q): only to compare two tables with the same levels."""
-    levels = np.linspace(0.1, 0.9, quantiles.shape[1])
-    gap = actual[:, None] - quantiles
-    return np.maximum(levels * gap, (levels - 1) * gap)
 
 
 def _learn_level(actual: Floats, mean: Floats, origin: Ints, horizon: int) -> float:
