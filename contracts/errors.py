@@ -5,10 +5,13 @@
     │   ├── ConfigInvalid     a YAML file breaks its schema
     │   ├── InputInvalid      a data file cannot be read as what its mapping says
     │   ├── UnknownName       a name that is not among the known ones
-    │   └── TimeInvalid       a time without a zone, or out of order
+    │   ├── TimeInvalid       a time without a zone, or out of order
+    │   ├── Unauthenticated   no key or token, or one that is wrong, expired or revoked
+    │   └── TargetRefused     an address that events or files may not go to or come from
     ├── CheckFailed           a check ran and said no                                      (exit 1)
     │   ├── ArtifactRefused   a model's files are not what its manifest says, or unsafe
     │   ├── LedgerBroken      the hash chain does not hold
+    │   ├── Forbidden         who asks may not do this
     │   ├── RowGuarantee      rows out are not rows in
     │   └── NotEnoughData     too few rows for an honest answer
     ├── DependencyDown        a store or server that is needed does not answer             (exit 3)
@@ -86,6 +89,22 @@ class TimeInvalid(UsageError):
         super().__init__(f"{what}: wanted {wanted}, got {got}")
 
 
+class Unauthenticated(UsageError):
+    """No key or token, or one that does not hold; `why` never repeats the secret."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__(f"not authenticated: {why}")
+
+
+class TargetRefused(UsageError):
+    """An address that nothing may be sent to or fetched from; nothing was sent."""
+
+    def __init__(self, target: str, why: str) -> None:
+        self.target, self.why = target, why
+        super().__init__(f"target {target} refused: {why}")
+
+
 class CheckFailed(SeatrialError):
     """A check ran and said no."""
 
@@ -106,6 +125,14 @@ class LedgerBroken(CheckFailed):
     def __init__(self, model: str, revision: int, why: str) -> None:
         self.model, self.revision, self.why = model, revision, why
         super().__init__(f"ledger of {model} is broken at revision {revision}: {why}")
+
+
+class Forbidden(CheckFailed):
+    """Who asks is known and may not do this."""
+
+    def __init__(self, who: str, what: str, needed: str) -> None:
+        self.who, self.what, self.needed = who, what, needed
+        super().__init__(f"{who} may not {what}: the role {needed} is needed")
 
 
 class RowGuarantee(CheckFailed):

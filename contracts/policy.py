@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,11 +27,29 @@ class Owner(Strict):
     notify: tuple[str, ...] = ()
 
 
+Cost = Annotated[float, Field(ge=0)]
+
+
+class Costs(Strict):
+    """What things cost the business, in `currency`; a policy's replay adds them up.
+
+    `loss`: of one unit of the verdict metric's loss on one decision; `retrain`: of one training; `review`: of a
+    person's look at a hold or an approval; `alarm`: of an alert that somebody has to read.
+    """
+
+    currency: str = "EUR"
+    loss: Cost = 0.0
+    retrain: Cost = 0.0
+    review: Cost = 0.0
+    alarm: Cost = 0.0
+
+
 class Business(Strict):
-    """What the model is for, in the owner's words."""
+    """What the model is for, in the owner's words, and what its mistakes and its upkeep cost."""
 
     hypothesis: str
     metric: str
+    costs: Costs = Costs()
 
 
 class Training(Strict):
@@ -67,7 +86,11 @@ class Beat(Strict):
 
 
 class SegmentRule(Strict):
-    """No named segment with at least `min_rows` may lose more than `max_regression` of its loss."""
+    """No named segment with at least `min_rows` may lose more than `max_regression` of its loss.
+
+    All segments are judged together at the gate's confidence (Holm's correction), so that many segments do not make a
+    good candidate fail by chance.
+    """
 
     by: tuple[str, ...] = ()
     min_rows: Annotated[int, Field(ge=1)] = 200
@@ -83,15 +106,36 @@ class Calibration(Strict):
 
 
 class Approvals(Strict):
-    """How many people must agree, from which roles, and whether the author counts."""
+    """How many people must agree, from which roles, whether the author counts, and how long an approval holds."""
 
     required: Annotated[int, Field(ge=0)] = 0
     by: tuple[str, ...] = ()
     not_author: bool = True
+    expires: Duration = parse_duration("30d")
+
+
+class Predict(Strict):
+    """What one prediction may cost on the machine that trains: p99 of one row, and memory of the loaded model."""
+
+    p99_ms: Annotated[float, Field(gt=0)] | None = None
+    memory_mb: Annotated[float, Field(gt=0)] | None = None
+
+
+class Stability(Strict):
+    """How much predictions may move when every numeric input moves by `noise` of its own spread.
+
+    `max_change`: the mean absolute change of the prediction, relative to the predictions' own spread.
+    """
+
+    noise: Annotated[float, Field(gt=0, le=1)] = 0.01
+    max_change: Annotated[float, Field(gt=0)]
 
 
 class GatePolicy(Strict):
-    """When a candidate may leave the yard."""
+    """When a candidate may leave the yard.
+
+    `max_data_age`: the newest scored row may be at most this old at the gate.
+    """
 
     metric: LossName
     beat: Beat = Beat()
@@ -99,6 +143,9 @@ class GatePolicy(Strict):
     min_rows: Annotated[int, Field(ge=1)] = 200
     segments: SegmentRule = SegmentRule()
     calibration: Calibration = Calibration()
+    predict: Predict = Predict()
+    stability: Stability | None = None
+    max_data_age: Duration | None = None
     approvals: Approvals = Approvals()
 
 
@@ -110,12 +157,17 @@ class Shadow(Strict):
 
 
 class Canary(Strict):
-    """Traffic steps in percent, sticky by `key`; each step bakes at least `bake`."""
+    """Traffic steps in percent, sticky by `key`; each step bakes at least `bake`.
+
+    `segments`: field -> values that a canary may answer. `max_decisions`: the most that a canary may answer before its
+    verdict; then it is held (exposure cap).
+    """
 
     key: str
     steps: tuple[Annotated[int, Field(ge=1, le=100)], ...] = (5, 25, 50, 100)
     bake: Duration = parse_duration("2d")
     segments: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    max_decisions: Annotated[int, Field(ge=1)] | None = None
 
     @field_validator("steps")
     @classmethod
@@ -126,13 +178,19 @@ class Canary(Strict):
 
 
 class Guardrails(Strict):
-    """Fast limits while a challenger serves: shares of decisions in `window`, milliseconds, PSI of predictions."""
+    """Fast limits while a challenger serves: shares of decisions in `window`, milliseconds, PSI of predictions.
+
+    `invalid_rate`: answers that are not a number or out of range. `failure_limit`: so many looks in a row at which no
+    evidence was to be had (not a failure of the model) hold the challenger.
+    """
 
     error_rate: Share = 0.01
+    invalid_rate: Share = 0.01
     fallback_rate: Share = 0.05
     p99_ms: Annotated[float, Field(gt=0)] = 25
     prediction_shift_psi: Annotated[float, Field(gt=0)] = 0.25
     min_decisions: Annotated[int, Field(ge=1)] = 50
+    failure_limit: Annotated[int, Field(ge=1)] = 5
     window: Duration = parse_duration("1d")
 
 
@@ -149,13 +207,44 @@ class VerdictRule(Strict):
     deadline: Duration = parse_duration("60d")
 
 
+class Freeze(Strict):
+    """A span in which nothing goes forward (rollback, hold and rejection stay possible).
+
+    Either `first` to `last` (both days included, UTC), or the last `quarter_end` days of every quarter.
+    """
+
+    reason: str
+    first: date | None = None
+    last: date | None = None
+    quarter_end: Annotated[int, Field(ge=1, le=60)] | None = None
+
+    @field_validator("first", "last", mode="before")
+    @classmethod
+    def _day(cls, value: object) -> object:
+        return date.fromisoformat(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Freeze:
+        spanned = self.first is not None and self.last is not None
+        if spanned == (self.quarter_end is not None) or (self.first is None) != (self.last is None):
+            raise ValueError("either first and last, or quarter_end")
+        if self.first and self.last and self.first > self.last:
+            raise ValueError("first not after last")
+        return self
+
+
 class Rollout(Strict):
-    """Shadow, canary steps, guardrails and the verdict."""
+    """Shadow, canary steps, guardrails, the verdict, when nothing may move, and when a challenger is too old.
+
+    `expires`: a challenger registered longer ago than this, champion not reached, is sent away.
+    """
 
     shadow: Shadow = Shadow()
     canary: Canary
     guardrails: Guardrails = Guardrails()
     verdict: VerdictRule
+    freeze: tuple[Freeze, ...] = ()
+    expires: Duration = parse_duration("180d")
 
 
 class Serve(Strict):
@@ -222,7 +311,7 @@ class Retrain(Strict):
 
 
 class Automate(Strict):
-    """What runs by itself and what waits for a person."""
+    """What runs by itself and what waits for a person. A rollback by a failed guardrail never waits."""
 
     retrain: Mode = "auto"
     promote_to_shadow: Mode = "auto"
@@ -261,8 +350,11 @@ class Policy(Strict):
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the policy's content; comments and key order do not matter."""
-        return content_hash(self.model_dump(mode="json"))
+        """SHA-256 of what the policy says otherwise than the defaults; comments and key order do not matter.
+
+        A release that knows more settings gives the same file the same hash.
+        """
+        return content_hash(self.model_dump(mode="json", exclude_defaults=True))
 
 
 def load_policy(path: Path) -> Policy:

@@ -26,6 +26,13 @@ class RowKind(StrEnum):
     APPROVED = "approved"
     RETRAIN_REQUESTED = "retrain_requested"
     POLICY_CHANGED = "policy_changed"
+    VERDICT = "verdict"
+    EXPIRED = "expired"
+    STOPPED = "stopped"
+    RELEASED = "released"
+    ALARM_OVERRIDDEN = "alarm_overridden"
+    KEY_ISSUED = "key_issued"
+    KEY_REVOKED = "key_revoked"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
+from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contracts.times import Clock, SetClock, SystemClock, parse_time
@@ -14,6 +16,12 @@ class Settings(BaseSettings):
 
     `clock`: a fixed "now" (ISO 8601 with zone) for rehearsals; empty means the machine's clock. `online_url`: a Redis
     (redis://host:port/db) for the online features; empty means the embedded store in the workspace.
+
+    `environment`: the name of one of the targets in the file `environments` (dev, staging, prod), empty for none.
+    `access`: `open` (whoever can reach the workspace may do everything; loopback only) or `required`. `key`: the API
+    key or token that the command line acts with. `jwt_issuer`, `jwt_audience`, `jwks`: whose tokens are taken, for
+    whom they must be, and where the issuer's keys are (a file, or an https address). `events`: the file that says where
+    events go. `anchors`: the file outside the ledger that keeps its newest hashes; empty means inside the workspace.
     """
 
     model_config = SettingsConfigDict(env_prefix="SEATRIAL_", frozen=True, extra="ignore")
@@ -26,6 +34,15 @@ class Settings(BaseSettings):
     online_url: str = ""
     clock: str = ""
     actor: str = "seatrial"
+    environment: str = ""
+    environments: Path = Path("environments.yaml")
+    access: Literal["open", "required"] = "open"
+    key: SecretStr = SecretStr("")
+    jwt_issuer: str = ""
+    jwt_audience: str = ""
+    jwks: str = ""
+    events: Path = Path("events.yaml")
+    anchors: str = ""
 
     @property
     def lake(self) -> Path:
@@ -56,6 +73,11 @@ class Settings(BaseSettings):
     def reports(self) -> Path:
         """Reports for people."""
         return self.home / "reports"
+
+    @property
+    def anchor_file(self) -> Path:
+        """Where the newest hash of every ledger chain is kept, outside the ledger."""
+        return Path(self.anchors) if self.anchors else self.home / "anchors.jsonl"
 
     @property
     def ledger(self) -> str:

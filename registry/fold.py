@@ -216,4 +216,11 @@ _STEPS = {
     RowKind.APPROVED: _approved,
     RowKind.RETRAIN_REQUESTED: _noted,
     RowKind.POLICY_CHANGED: _noted,
+    RowKind.VERDICT: _noted,
+    RowKind.ALARM_OVERRIDDEN: _noted,
+    RowKind.EXPIRED: _rejected,
+    RowKind.STOPPED: _noted,
+    RowKind.RELEASED: _noted,
+    RowKind.KEY_ISSUED: _noted,
+    RowKind.KEY_REVOKED: _noted,
 }

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from contracts.canonical import content_hash
 from contracts.errors import InputInvalid
 from contracts.policy import Kind, Name, Policy, Share
 from contracts.rollout import Stage
@@ -61,7 +62,8 @@ class ServingSnapshot(Strict):
 
     @model_validator(mode="after")
     def _holds_together(self) -> ServingSnapshot:
-        if self.policy_hash != self.policy.hash or self.policy.model != self.model or self.policy.kind != self.kind:
+        same = self.policy.model == self.model and self.policy.kind == self.kind
+        if not same or self.policy_hash not in _hashes(self.policy):
             raise ValueError("the policy of this model, with its hash")
         if self.share > 0 and (self.champion is None or self.challenger is None or self.stage is not Stage.CANARY):
             raise ValueError("a share only in stage canary, with champion and challenger")
@@ -70,6 +72,11 @@ class ServingSnapshot(Strict):
     def says_the_same_as(self, other: ServingSnapshot) -> bool:
         """True when both differ in nothing but when they were written."""
         return self == other.model_copy(update={"written_at": self.written_at})
+
+
+def _hashes(policy: Policy) -> tuple[str, str]:
+    """The policy's hash, and the one that 0.1.0 gave: over every setting that it knew, all of which it wrote out."""
+    return policy.hash, content_hash(policy.model_dump(mode="json", exclude_unset=True))
 
 
 def snapshot_path(folder: Path, model: str) -> Path:

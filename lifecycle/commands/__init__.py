@@ -11,9 +11,11 @@ from lifecycle.commands import (
     demo,
     forecast,
     freshness,
+    health,
+    ledger,
     model,
     quarantine,
-    registry,
+    rollout,
     schema,
     series,
     serve,
@@ -42,9 +44,9 @@ app.command("tune")(model.tune)
 app.command("backtest")(model.backtest)
 app.command("compare")(versions.compare)
 app.command("card")(versions.card)
-app.add_typer(registry.rollout_app, name="rollout")
-app.add_typer(registry.ledger_app, name="ledger")
-app.command("reconcile")(registry.reconcile)
+app.add_typer(rollout.rollout_app, name="rollout")
+app.add_typer(ledger.ledger_app, name="ledger")
+app.command("reconcile")(health.reconcile)
 app.command("serve")(serve.serve)
 app.command("shadow")(serve.shadow)
 app.command("replay")(serve.replay)

@@ -1,4 +1,4 @@
-"""The registry: `seatrial rollout ...`, `seatrial ledger ...`, `seatrial reconcile`."""
+"""Rollouts: `seatrial rollout ...`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from contracts.rollout import Action, RolloutState
 
 rollout_app = typer.Typer(no_args_is_help=True, help="Shadow, canary, champion: where a model's versions stand.")
-ledger_app = typer.Typer(no_args_is_help=True, help="The hash-chained record of everything that changed.")
 Reason = Annotated[str, typer.Option(help="Why, in a sentence; it goes into the ledger.")]
 
 
@@ -154,54 +153,3 @@ def reject(model: Model, reason: Reason, json_output: Json = False) -> None:
     ws = Workspace()
     policy = ws.policy(model)
     emit(_state(ws.registrar.reject(policy.model, policy, reason)), json_output=json_output)
-
-
-@ledger_app.command("log")
-def log(model: Model, json_output: Json = False) -> None:
-    """Every row of one model's ledger, oldest first."""
-    from lifecycle.terminal import emit
-    from lifecycle.workspace import Workspace
-
-    ws = Workspace()
-    rows = {
-        str(row.revision): f"{row.at:%Y-%m-%d %H:%M} {row.kind.value} {row.version} by {row.actor}: {row.reason}"
-        for row in ws.ledger.rows(ws.policy(model).model)
-    }
-    emit({"model": model, "rows": rows}, json_output=json_output)
-
-
-@ledger_app.command("verify")
-def verify(json_output: Json = False) -> None:
-    """Check the hash chain of every model; exit code 1 names the first bad row."""
-    from lifecycle.terminal import emit
-    from lifecycle.workspace import Workspace
-    from registry.ledger import verify as check
-
-    ws = Workspace()
-    result: dict[str, Any] = {}
-    for model in ws.ledger.models():
-        rows = ws.ledger.rows(model)
-        check(rows)
-        result[model] = {"rows": len(rows), "head": rows[-1].hash if rows else ""}
-    emit({"verified": True, "models": result}, json_output=json_output)
-
-
-def reconcile(json_output: Json = False, dry_run: DryRun = False) -> None:
-    """Bring serving snapshots and MLflow aliases back to what the ledger says; reports what was different."""
-    from lifecycle.terminal import emit
-    from lifecycle.workspace import Workspace
-
-    ws = Workspace()
-    found: dict[str, Any] = {}
-    for model in ws.ledger.models():
-        if model not in ws.policies:
-            found[model] = "no policy: left alone"
-            continue
-        if dry_run:
-            from registry.mlflow_store import MlflowProjection
-
-            differences = MlflowProjection(ws.settings.tracking).differences(ws.registrar.state(model))
-        else:
-            differences = list(ws.registrar.reconcile(model, ws.policies[model]))
-        found[model] = differences or "as the ledger says"
-    emit({"dry_run": dry_run, "differences": found}, json_output=json_output)
