@@ -24,9 +24,13 @@ class Evaluation:
         metrics: long format: who (candidate | champion | incumbent | a rival's name), metric, segment ("" for all, else
             "name=value"), slice ("" or "horizon=1-7"), value, rows.
         loss: name of the loss (the policy's gate metric).
-        dataset: hash, rows, as_of range of the rows that were scored.
+        dataset: hash, rows, as_of range of the rows that were scored; leakage_audit; sources (what was known of each);
+            hash_by_side (who -> hash of the row ids and labels that its answers were measured on).
         calibration: ece (risk), or coverage and bias (forecast), of the candidate on the scored rows.
         reference_loss: the candidate's mean loss: the figure that monitoring compares with.
+        stability: noise and change (see models.noise), empty when the policy did not ask.
+        predict: p99_ms of one row and memory_mb of the loaded model, on the machine that trained; empty when the policy
+            did not ask. Never the same twice, so it is in no sealed file, only in what the gate records.
     """
 
     losses: pd.DataFrame
@@ -35,6 +39,8 @@ class Evaluation:
     dataset: dict[str, Any]
     calibration: dict[str, float]
     reference_loss: float
+    stability: dict[str, float] = field(default_factory=dict)
+    predict: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -248,9 +248,14 @@ class Rollout(Strict):
 
 
 class Serve(Strict):
-    """What may be served, and what comes next when it may not."""
+    """What may be served, and what comes next when it may not.
+
+    `max_snapshot_age`: refuse to answer from a serving snapshot that nobody has confirmed for so long (the ledger is
+    away, or no loop runs); None serves on from the last one, however old.
+    """
 
     max_feature_age: Duration = parse_duration("36h")
+    max_snapshot_age: Duration | None = None
     ladder: tuple[RungName, ...] = ("champion", "previous_champion", "incumbent", "refuse")
     max_items: Annotated[int, Field(ge=1, le=10_000)] = 1000
 

@@ -63,14 +63,51 @@ class Stage(StrEnum):
     HELD = "held"
 
 
+class Outcome(StrEnum):
+    """Three outcomes of any trial; inconclusive holds, and never passes."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True)
+class Registration:
+    """When a version was registered, and by whom: its author."""
+
+    at: datetime
+    author: str
+
+
+@dataclass(frozen=True)
+class Approval:
+    """A person's consent to the challenger's next move, in the role and at the moment it was given."""
+
+    who: str
+    role: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """A verdict on record, and the revision of the row that holds its figures."""
+
+    outcome: Outcome
+    revision: int
+
+
 @dataclass(frozen=True)
 class RolloutState:
     """The state of one model: a fold over its ledger rows.
 
     `share`: the canary's share in [0, 1]; `step`: index into the policy's canary steps, -1 before the first;
     `since`: when the present stage or step began; `trial_since`: when the challenger's shadow began, before which
-    nobody asked it; `manifests`: version -> manifest hash of everything registered;
-    `gates`: version -> the recorded gate verdict; `revision`: the newest row's, 0 for an empty ledger.
+    nobody asked it; `canary_since`: when its first canary step began, None before; `held_from`: the stage that a held
+    challenger was held in; `manifests`: version -> manifest hash of everything registered; `registered`: version ->
+    when and by whom; `gates`: version -> the recorded gate verdict; `approvals`: version -> given in the present stage;
+    `verdicts`: accuracy and guardrails as recorded in the present stage; `stopped`: why the model's kill switch is on,
+    empty when it is not; `retrains`: when retrainings were asked for; `overridden`: ends of judged windows whose alarm
+    a person overrode; `revision`: the newest row's, 0 for an empty ledger.
     """
 
     model: str
@@ -86,26 +123,29 @@ class RolloutState:
     champion_since: datetime | None = None
     manifests: dict[str, str] = field(default_factory=dict)
     gates: dict[str, str] = field(default_factory=dict)
-    approvals: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-class Outcome(StrEnum):
-    """Three outcomes of any trial; inconclusive holds, and never passes."""
-
-    PASS = "pass"
-    FAIL = "fail"
-    INCONCLUSIVE = "inconclusive"
+    approvals: dict[str, tuple[Approval, ...]] = field(default_factory=dict)
+    canary_since: datetime | None = None
+    held_from: Stage = Stage.NONE
+    registered: dict[str, Registration] = field(default_factory=dict)
+    verdicts: dict[str, Ruling] = field(default_factory=dict)
+    stopped: str = ""
+    retrains: tuple[datetime, ...] = ()
+    overridden: tuple[datetime, ...] = ()
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """One criterion of a verdict: its figure, the bound it was held against, and in words what that means."""
+    """One criterion of a verdict: its figure, the bound it was held against, and in words what that means.
+
+    `evidence`: further figures behind it (bounds, tests that do not decide, slices), plain values.
+    """
 
     name: str
     outcome: Outcome
     value: float | None
     bound: float | None
     words: str
+    evidence: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,8 +170,11 @@ class OnlineEvidence:
     `pairs_challenger`, `pairs_champion`: losses on the same matured subjects since **shadow** began, in order of
     maturity; `pair_blocks`: the block of each pair (the day it was decided on), empty when every pair stands for
     itself: pairs of a block share a shock and are averaged before they are tested; `errors`, `fallbacks`: counts among
-    decisions; `slow`: of them, slower than the policy's p99_ms (None when not measured), `p99_ms`: of all;
-    `prediction_psi` against the champion's answers to the same decisions, None when not computed.
+    decisions; `invalid`: answers that are no number or out of range, not counted as errors; `slow`: of them, slower
+    than the policy's p99_ms (None when not measured), `p99_ms`: of all; `prediction_psi` against the champion's answers
+    to the same decisions, None when not computed, and `prediction_psi_low`, below which it is not by chance (None: not
+    known, so the figure itself); `exposed`: decisions that the challenger was to answer in all canary steps together
+    (None: as many as `decisions`).
     """
 
     decisions: int
@@ -144,6 +187,9 @@ class OnlineEvidence:
     slow: int | None = None
     prediction_psi: float | None = None
     pair_blocks: tuple[str, ...] = ()
+    invalid: int = 0
+    prediction_psi_low: float | None = None
+    exposed: int | None = None
 
 
 class Move(StrEnum):
@@ -156,11 +202,15 @@ class Move(StrEnum):
     REJECT = "reject"
     HOLD = "hold"
     ROLL_BACK = "roll_back"
+    EXPIRE = "expire"
 
 
 @dataclass(frozen=True)
 class Action:
-    """The next move with its reason; `share` is the canary's share after a step; `needs_approval`: a person first."""
+    """The next move with its reason; `share` is the canary's share after a step; `needs_approval`: a person first.
+
+    `rulings`: verdicts (accuracy, guardrails) that this look reached and the ledger does not hold yet.
+    """
 
     move: Move
     version: str | None
@@ -169,6 +219,7 @@ class Action:
     step: int = -1
     evidence: dict[str, Any] = field(default_factory=dict)
     needs_approval: bool = False
+    rulings: dict[str, Verdict] = field(default_factory=dict)
 
 
 Arm = Literal["champion", "canary", "none"]

@@ -75,6 +75,11 @@ class Settings(BaseSettings):
         return self.home / "reports"
 
     @property
+    def access_file(self) -> Path:
+        """Who may do what: the keys' hashes, projected from the ledger."""
+        return self.home / "access.json"
+
+    @property
     def anchor_file(self) -> Path:
         """Where the newest hash of every ledger chain is kept, outside the ledger."""
         return Path(self.anchors) if self.anchors else self.home / "anchors.jsonl"

@@ -64,6 +64,15 @@ def load_strict(path: Path, kind: type[Model]) -> Model:
         raise _explain(path, tree, kind, error) from None
 
 
+def line_of(path: Path, key: str) -> int | None:
+    """Line of the deepest part of a dotted key that stands in the file, None when none of it does.
+
+    Raises:
+        InputInvalid: the file is no readable YAML.
+    """
+    return _line(read_yaml(path), tuple(int(part) if part.isdigit() else part for part in key.split(".")))
+
+
 def _plain(node: Any) -> Any:
     if isinstance(node, dict):
         return {str(key): _plain(value) for key, value in node.items()}

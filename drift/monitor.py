@@ -103,6 +103,7 @@ class Monitor:
             last_retrains=self.retrains(),
             events=events,
             unsafe=unsafe,
+            overridden=state.overridden,
         )
         self._looks = {(state.champion, utc(now)): look}
         return look

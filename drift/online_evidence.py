@@ -12,11 +12,12 @@ from contracts.decisions import DecisionRecord, Rung, ShadowScore
 from contracts.policy import Policy
 from contracts.rollout import OnlineEvidence, RolloutState, Stage
 from drift.frames import prediction
-from drift.psi import DECILES, psi
+from drift.paired_shift import PairedShift, paired_shift
 
-ROWS_A_BIN = 25
 # Failures of the features, not of the model that was asked (codes of serving.assemble and serving.shadow).
 DATA_FAILURES = frozenset({"cold_start", "stale", "features_changed"})
+# Answers that were made and are none (code of serving.answers).
+INVALID = "not_finite"
 
 
 def online_evidence(
@@ -43,40 +44,57 @@ def online_evidence(
         now: decisions after it are left out.
 
     Returns:
-        None without a challenger. decisions, errors, fallbacks: counts in the present stage; errors are answers that
-        the challenger itself failed to give, fallbacks those of its arm that a lower rung gave; an unknown key or a
-        stale history, which fail every model alike, are neither. days: from the stage's begin to now. p99_ms, slow: of
-        the canary arm, None in shadow (the shadow scorer works off the path). prediction_psi: of the challenger
-        against the champion on the same decisions, None with fewer than guardrails.min_decisions of them.
+        None without a challenger. decisions, errors, invalid, fallbacks: counts in the present stage. errors: answers
+        that the challenger itself failed to give; invalid: those that it gave and that are none (not finite, a
+        probability outside [0, 1], a negative quantity); fallbacks: those of its arm that a lower rung gave; an unknown
+        key or a stale history, which fail every model alike, are neither. exposed: of its arm in all canary steps.
+        days: from the stage's begin to now. p99_ms, slow: of the canary arm, None in shadow (the shadow scorer works
+        off the path). prediction_psi, prediction_psi_low: of the challenger against the champion on the same decisions
+        (drift.paired_shift), None with fewer than guardrails.min_decisions of them.
     """
     if state.challenger is None or state.since is None:
         return None
     since, challenger = state.since, state.challenger
-    inside = [r for r in records if r.model == state.model and since <= r.as_of <= now]
+    fine, exposed_since = state.stage is Stage.CANARY, state.canary_since or since
+    past = [r for r in records if r.model == state.model and min(since, exposed_since) <= r.as_of <= now]
+    inside = [r for r in past if r.as_of >= since]
     scores = {(s.decision_id, s.version): s for s in shadow if s.model == state.model and since <= s.as_of <= now}
     said = _predictions(inside, scores, challenger)
     champion = _predictions(inside, scores, state.champion or "")
     both = sorted(said.keys() & champion.keys())
-    fine = state.stage is Stage.CANARY
-    own = [r for r in inside if r.route.arm == "canary" and r.route.version == challenger] if fine else []
+    arm = [r for r in past if r.route.arm == "canary" and r.route.version == challenger and r.as_of >= exposed_since]
+    own = [r for r in arm if r.as_of >= since] if fine else []
     watched = [s for (_, version), s in scores.items() if version == challenger and not fine]
+    failures = [_worst(_causes(r)) for r in own] + [s.error for s in watched]
+    answers: list[DecisionRecord | ShadowScore] = [*own, *watched]
     latencies = [r.latency_ms for r in own]
+    shift = _shift([champion[d] for d in both], [said[d] for d in both], policy)
     return OnlineEvidence(
-        decisions=len(own) if fine else len(watched),
+        decisions=len(answers),
         days=(now - since).total_seconds() / 86400.0,
         pairs_challenger=tuple(float(x) for x in pairs["challenger"]),
         pairs_champion=tuple(float(x) for x in pairs["champion"]),
         pair_blocks=tuple(pairs["as_of"].dt.strftime("%Y-%m-%d")) if len(pairs) else (),
-        errors=sum(bool(_failures(r)) for r in own) if fine else sum(not _data(s.error) for s in watched if s.error),
+        errors=sum(_code(failure) not in DATA_FAILURES | {INVALID, ""} for failure in failures),
+        invalid=sum(
+            _code(failure) == INVALID or (not failure and _out_of_range(answer))
+            for failure, answer in zip(failures, answers, strict=True)
+        ),
         fallbacks=sum(r.answer.rung is not Rung.CANARY and not any(map(_data, _causes(r))) for r in own),
         p99_ms=float(np.quantile(latencies, 0.99)) if latencies else None,
         slow=sum(ms > policy.rollout.guardrails.p99_ms for ms in latencies) if latencies else None,
-        prediction_psi=_shift([champion[d] for d in both], [said[d] for d in both], policy),
+        prediction_psi=shift.psi if shift else None,
+        prediction_psi_low=shift.low if shift else None,
+        exposed=len(arm) if fine else 0,
     )
 
 
+def _code(failure: str) -> str:
+    return failure.split(":", 1)[0]
+
+
 def _data(failure: str) -> bool:
-    return failure.split(":", 1)[0] in DATA_FAILURES
+    return _code(failure) in DATA_FAILURES
 
 
 def _causes(record: DecisionRecord) -> list[str]:
@@ -85,8 +103,18 @@ def _causes(record: DecisionRecord) -> list[str]:
     return [reason.removeprefix(head) for reason in record.answer.degraded if reason.startswith(head)]
 
 
-def _failures(record: DecisionRecord) -> list[str]:
-    return [cause for cause in _causes(record) if not _data(cause)]
+def _worst(causes: Sequence[str]) -> str:
+    """The cause that is the model's own, if any; the first one otherwise, empty without causes."""
+    return next((cause for cause in causes if not _data(cause)), next(iter(causes), ""))
+
+
+def _out_of_range(answer: DecisionRecord | ShadowScore) -> bool:
+    """True for a number that no probability or quantity can be."""
+    given = answer.answer if isinstance(answer, DecisionRecord) else answer
+    if given.probability is not None:
+        return not 0.0 <= given.probability <= 1.0
+    quantities = (value for step in given.steps for value in (step.mean, *step.quantiles.values()))
+    return not all(0.0 <= value < float("inf") for value in quantities)
 
 
 def _predictions(
@@ -103,15 +131,7 @@ def _predictions(
     return {decision: value for decision, value in found.items() if np.isfinite(value)}
 
 
-def _shift(champion: Sequence[float], challenger: Sequence[float], policy: Policy) -> float | None:
-    """PSI over quantile bins of the champion's answers; fewer bins with fewer rows, so that it is not mostly noise."""
-    rows = len(champion)
-    if rows < policy.rollout.guardrails.min_decisions:
+def _shift(champion: Sequence[float], challenger: Sequence[float], policy: Policy) -> PairedShift | None:
+    if len(champion) < policy.rollout.guardrails.min_decisions:
         return None
-    bins = min(DECILES, max(2, rows // ROWS_A_BIN))
-    edges = np.unique(np.quantile(champion, np.arange(1, bins) / bins))
-    before, after = (
-        np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
-        for values in (np.asarray(champion), np.asarray(challenger))
-    )
-    return psi(before, after)
+    return paired_shift(champion, challenger, policy.rollout.verdict.alpha)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from contracts.monitoring import Health, MonitorDecision, Response, WindowVerdict
@@ -18,6 +18,7 @@ def respond(
     now: datetime,
     events: Sequence[str] = (),
     unsafe: Sequence[str] = (),
+    overridden: Collection[datetime] = (),
 ) -> MonitorDecision:
     """The policy's response to what is known now.
 
@@ -34,6 +35,7 @@ def respond(
         now: the present moment, with zone.
         events: names of business events since the later of champion_since and the last retraining.
         unsafe: why sources that the model's features need are not safe for automation, in words; empty when they are.
+        overridden: ends of windows whose alarm a person overrode: they neither count, nor alert, nor veto.
 
     Returns:
         retrain only when a wish stands and nothing is against it; alert when a wish is held back, or the newest window
@@ -45,13 +47,17 @@ def respond(
     now = utc(now, "now")
     started = sorted(utc(at, "last_retrains") for at in last_retrains)
     ordered = sorted((w for w in windows if w.end <= now), key=lambda w: w.end)
-    newest = ordered[-1] if ordered else None
+    silenced = bool(ordered) and ordered[-1].end in overridden
+    ordered = [w for w in ordered if w.end not in overridden]
+    newest = ordered[-1] if ordered and not silenced else None
     wish = _wish(ordered, started, utc(champion_since, "champion_since"), policy, now, events)
     if wish:
         against = _against(newest, started, policy, now, unsafe)
         if against:
             return MonitorDecision(Response.ALERT, f"retraining wanted ({wish}), but {against}")
         return MonitorDecision(Response.RETRAIN, wish)
+    if silenced:
+        return MonitorDecision(Response.NOTHING, "a person overrode the alarm of the newest window")
     if newest is None:
         return MonitorDecision(Response.NOTHING, "not enough data: no window was judged yet")
     words = "; ".join(finding.words for finding in newest.findings)

@@ -5,7 +5,7 @@ From values in memory; `drift.monitor` brings them from the log, the landing and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -66,6 +66,7 @@ class Watcher:
         last_retrains: Sequence[datetime] = (),
         events: Sequence[str] = (),
         unsafe: Sequence[str] = (),
+        overridden: Collection[datetime] = (),
     ) -> Look:
         """Judge the window that ends now.
 
@@ -75,7 +76,7 @@ class Watcher:
             matured: `MaturityTracker.frame()`.
             profile: `read_profile` of the version's artifact, None when there is none.
             now: the window's end.
-            last_retrains, events, unsafe: see `respond`.
+            last_retrains, events, unsafe, overridden: see `respond`.
 
         Returns:
             the look; its verdict is on disk. The same run again gives the same and writes nothing.
@@ -88,7 +89,7 @@ class Watcher:
         verdict = judge(stats, self.policy)
         self.log.append(verdict)
         windows = [past for past in self.log.verdicts(version) if past.end > since]
-        decision = respond(windows, last_retrains, since, self.policy, now, events, unsafe)
+        decision = respond(windows, last_retrains, since, self.policy, now, events, unsafe, overridden)
         return Look(stats, verdict, decision, frame)
 
     def report(self, look: Look, profile: Profile, path: Path) -> tuple[str, ...]:

@@ -5,16 +5,22 @@ from __future__ import annotations
 
 import sys
 
+import typer
+
 from contracts.errors import SeatrialError
 from lifecycle.commands import app
+from lifecycle.commands.roles import guard
 from lifecycle.terminal import no_vendor_warnings
 
 
 def main() -> None:
-    """Run the command line and end the process with the exit code of what happened."""
+    """Run the command line and end the process with the exit code of what happened.
+
+    Every command is held against the table of roles first; one that the table does not know is refused.
+    """
     no_vendor_warnings()
     try:
-        app(standalone_mode=True)
+        guard(typer.main.get_command(app))(standalone_mode=True)
     except SeatrialError as error:
         sys.stderr.write(f"seatrial: {error}\n")
         sys.exit(error.exit_code)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from contracts.policy import Policy
-from registry.evidence import block_bootstrap
+from registry.bootstrap import block_bootstrap
 
 INCUMBENT = "incumbent"
 
@@ -32,7 +32,7 @@ def differences(paired: Paired, policy: Policy) -> list[dict[str, Any]]:
     """Each pair of contenders: how much less loss the first has, relative, with bounds by a bootstrap of days.
 
     The bounds are those of the gate: one-sided each at the policy's confidence, so that between them lies
-    2 * confidence - 1 (0.9 at 0.95); None with fewer than three days.
+    2 * confidence - 1 (0.9 at 0.95); None with fewer than four days.
     """
     days = paired.losses["as_of"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[D]")
     found = []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from contracts.rollout import RolloutState
 from lifecycle import demo_plots
 from lifecycle.workspace import Workspace
+from registry.ledger import head
 
 if TYPE_CHECKING:
     from lifecycle.demo_results import Demo, Voyaged
@@ -68,6 +69,7 @@ def _section(ws: Workspace, voyage: Voyaged) -> dict[str, Any]:
             if answer.response.value != "nothing"
         ],
         "state": _state(ws.registrar.state(voyage.policy.model)),
+        "anchor": str(head(ws.ledger.rows(voyage.policy.model), voyage.policy.model)),
     }
 
 

@@ -15,7 +15,7 @@ from contracts.rollout import Action, Move, RolloutState, Stage
 from contracts.times import SetClock
 from lifecycle.pipeline import Trial, build_features, train_candidate
 from lifecycle.progress import Progress, quiet
-from lifecycle.rollouts import advance, under_trial
+from lifecycle.rollouts import advance, seen, under_trial
 from lifecycle.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class Loop:
 
     def _roll(self, now: datetime) -> None:
         state = self.ws.registrar.state(self.policy.model)
-        action, _ = advance(self.ws, self.policy, now, evidence=self._monitor.evidence(state, now))
+        action, _ = advance(self.ws, self.policy, now, evidence=seen(self._monitor, state, now))
         self._note(now, action)
 
     def _watch(self, now: datetime) -> None:

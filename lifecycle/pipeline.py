@@ -132,6 +132,7 @@ def train_candidate(
     from registry.gate import gate
 
     with ws.alone(f"train-{policy.model}"):
+        ws.registrar.record_policy(policy, "the policy in force")
         rows, guaranteed = joined(ws, seeded(policy, seed), now, progress)
         progress("leakage audit", 0.0)
         audited = training_audit(ws, policy, rows)
@@ -142,7 +143,7 @@ def train_candidate(
             trained = beside_champion(ws, policy, rows, now, out, progress, params, audited, seed=seed, fits=fits)
             version, run_id = _registered(ws, policy, rows, trained, key, progress)
         has_champion = ws.registrar.state(policy.model).champion is not None
-        verdict = gate(trained.evaluation, policy, has_champion=has_champion)
+        verdict = gate(trained.evaluation, policy, has_champion=has_champion, now=now)
         ws.registrar.record_gate(policy, version, verdict)
         fits.remove()
     progress("gated", 1.0)

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from contracts.declarations import Declarations, load_declarations
+from contracts.environments import resolved
 from contracts.errors import InputInvalid, UnknownName
 from contracts.policy import Policy, load_policies
 from contracts.settings import Settings
@@ -32,13 +33,13 @@ class Workspace:
     """The parts of one workspace, wired together.
 
     Args:
-        settings: where things are.
+        settings: where things are; the environment's (SEATRIAL_*) when not given.
         clock: where "now" comes from; the settings' own clock when not given.
         durable: False lets feature rows reach the disk when the system likes; a rehearsal can make them again.
     """
 
     def __init__(self, settings: Settings | None = None, clock: Clock | None = None, *, durable: bool = True) -> None:
-        self.settings = settings or Settings()
+        self.settings = settings or resolved(Settings())
         self._durable = durable
         self.clock = clock or self.settings.make_clock()
 
@@ -120,7 +121,7 @@ class Workspace:
         from registry.sql_ledger import SqlLedger
 
         self.settings.home.mkdir(parents=True, exist_ok=True)
-        return SqlLedger(self.settings.ledger)
+        return SqlLedger(self.settings.ledger, anchors=self.settings.anchor_file)
 
     @cached_property
     def artifacts(self) -> ArtifactStore:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,10 +28,21 @@ VOLUME_SHARES = ((0.8, "A"), (0.95, "B"), (np.inf, "C"))
 
 @dataclass(frozen=True)
 class Answers:
-    """One competitor's answers to the scored rows: mean or probability (n,), and quantiles (n, q), q = 0 for a risk."""
+    """One competitor's answers to the scored rows: mean or probability (n,), and quantiles (n, q), q = 0 for a risk.
+
+    `rows`: hash of the rows that were asked about (see rows_hash), "" when nobody noted it.
+    """
 
     value: Floats
     quantiles: Floats
+    rows: str = ""
+
+
+def rows_hash(rows: pd.DataFrame) -> str:
+    """SHA-256 over `row_id` and `label`, in order: losses on other rows, or against other labels, do not compare."""
+    digest = hashlib.sha256("\x1f".join(rows["row_id"].astype(str)).encode())
+    digest.update(rows["label"].to_numpy(dtype=np.float64, na_value=np.nan).tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -89,9 +101,9 @@ def incumbent_answers(policy: Policy, declarations: Declarations, rows: pd.DataF
     columns = FrameColumns(rows)
     if policy.kind == "risk":
         rate = rolling_late_rate(columns, rate_views(declarations, policy.features))
-        return Answers(rate, np.empty((len(rows), 0)))
+        return Answers(rate, np.empty((len(rows), 0)), rows_hash(rows))
     view = history_view(declarations, policy.features)
-    return Answers(*seasonal_naive(columns, view, policy.training.quantiles))
+    return Answers(*seasonal_naive(columns, view, policy.training.quantiles), rows_hash(rows))
 
 
 def segments(
@@ -156,7 +168,9 @@ def evaluate(
         losses=table[both].sort_values(["as_of", "row_id"], kind="stable").reset_index(drop=True),
         metrics=figures,
         loss=board.policy.gate.metric,
-        dataset=dataset | {"rows": int(both.sum()), "not_comparable": int((~both).sum())},
+        dataset=dataset
+        | {"rows": int(both.sum()), "not_comparable": int((~both).sum())}
+        | {"hash_by_side": {who: given.rows for who, given in answers.items()}},
         calibration={name: candidate[name] for name in shown},
         reference_loss=float(losses["candidate"][both].mean()),
     )

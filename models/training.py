@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,19 +16,21 @@ from numpy.typing import NDArray
 
 from contracts.canonical import canonical_json
 from contracts.declarations import Declarations
-from contracts.errors import InputInvalid, NotEnoughData
-from contracts.evaluation import Evaluation, TrainedModel
+from contracts.errors import ArtifactRefused, InputInvalid, NotEnoughData
+from contracts.evaluation import METRIC_COLUMNS, Evaluation, TrainedModel
 from contracts.policy import Policy
 from contracts.times import iso, utc
 from models.backtest import ForecastBacktest, backtest_forecast, fit_rows
 from models.card import write_card
 from models.design import FrameColumns
-from models.evaluate import Answers, Scoreboard, evaluate, incumbent_answers, scoreboard, segments
+from models.evaluate import Answers, Scoreboard, evaluate, incumbent_answers, rows_hash, scoreboard, segments
 from models.folds import capped, matured, moment, utc_times
 from models.forecaster import ForecastModel
 from models.incumbent import check_incumbent
 from models.kept_fits import Keep, fit_now
+from models.noise import stability
 from models.plots import draw
+from models.predict_cost import predict_cost
 from models.risk import RiskModel
 from models.risk_backtest import RiskBacktest, backtest_risk
 
@@ -90,6 +94,7 @@ def train(
     chosen = known.iloc[_recent(plan, known, now)]
     fitted = keep("final", lambda: fit_rows(plan, chosen, declarations, params))
     model = _with_corrections(fitted, tested, _info(policy, plan, now, chosen, digest, params))
+    evaluation = _with_stability(evaluation, plan, model, tested.rows)
     tell("figures and card", 0.88)
     trained = _write(out, policy, now, model, evaluation, board, answers, named)
     tell("done", 1.0)
@@ -130,7 +135,7 @@ def _write(
         model=policy.model,
         kind=policy.kind,
         folder=out,
-        evaluation=evaluation,
+        evaluation=replace(evaluation, predict=predict_cost(policy, out, board.rows)),
         trained_at=now,
         train_until=now,
         rows=int(model.version_info["rows"]),
@@ -155,10 +160,10 @@ def _backtest(
     tested: ForecastBacktest | RiskBacktest
     if policy.kind == "forecast":
         tested = backtest_forecast(policy, rows, declarations, now, params, progress, keep)
-        candidate = Answers(tested.mean, tested.quantiles)
+        candidate = Answers(tested.mean, tested.quantiles, rows_hash(tested.rows))
     else:
         tested = backtest_risk(policy, rows, declarations, now, params, progress, keep)
-        candidate = Answers(tested.probability, np.empty((len(tested.probability), 0)))
+        candidate = Answers(tested.probability, np.empty((len(tested.probability), 0)), rows_hash(tested.rows))
     return tested, {"candidate": candidate, "incumbent": incumbent_answers(policy, declarations, tested.rows)}
 
 
@@ -177,7 +182,7 @@ def _champion_answers(champion: Model, until: datetime | None, rows: pd.DataFram
             value[fresh] = champion.predict(columns)
     except InputInvalid as error:
         dataset["champion_unusable"] = str(error)
-    return Answers(value, quantiles)
+    return Answers(value, quantiles, rows_hash(rows))
 
 
 def _recent(policy: Policy, known: pd.DataFrame, now: datetime) -> NDArray[np.int64]:
@@ -213,6 +218,14 @@ def _with_corrections(model: Model, tested: ForecastBacktest | RiskBacktest, inf
     if isinstance(model, RiskModel) and isinstance(tested, RiskBacktest):
         return model.with_info(info, tested.weights, tested.calibration)
     raise NotEnoughData("backtest of the model's own kind", 1, 0)
+
+
+def _with_stability(found: Evaluation, policy: Policy, model: Model, rows: pd.DataFrame) -> Evaluation:
+    """The evaluation with the model's stability, measured where the policy's gate asks for it."""
+    asked = policy.gate.stability
+    if asked is None:
+        return found
+    return replace(found, stability=stability(model, rows, noise=asked.noise, seed=policy.training.seed))
 
 
 def _dataset(known: pd.DataFrame, digest: str, tested: ForecastBacktest | RiskBacktest) -> dict[str, Any]:
@@ -260,8 +273,39 @@ def _write_evaluation(out: Path, found: Evaluation, rows: pd.DataFrame, answers:
         "calibration": found.calibration,
         "dataset": found.dataset,
         "metrics": found.metrics.to_dict(orient="records"),
+        "stability": found.stability,
     }
     (out / "evaluation.json").write_text(canonical_json(plain), encoding="utf-8")
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """The evaluation that `train` wrote into a sealed artifact, also that of 0.1; the files were verified before.
+
+    Artifacts of 0.1 noted no hash by side: there the losses of all sides stood in one table, so that every side that
+    has losses gets the hash of the rows in predictions.parquet. What predicting cost is in no file: `predict` is empty.
+
+    Raises:
+        ArtifactRefused: a file is missing or is not what `train` writes.
+    """
+    try:
+        plain = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+        losses = pd.read_parquet(folder / "losses.parquet")
+        dataset = dict(plain["dataset"])
+        if "hash_by_side" not in dataset:
+            scored, _ = read_predictions(folder)
+            sides = ("candidate", "incumbent", "champion")
+            dataset["hash_by_side"] = {who: rows_hash(scored) for who in sides if losses[who].notna().any()}
+        return Evaluation(
+            losses=losses,
+            metrics=pd.DataFrame(plain["metrics"], columns=list(METRIC_COLUMNS)),
+            loss=plain["loss"],
+            dataset=dataset,
+            calibration=plain["calibration"],
+            reference_loss=float(plain["reference_loss"]),
+            stability=plain.get("stability", {}),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactRefused(folder.name, f"no whole evaluation: {type(error).__name__}: {error}") from None
 
 
 def read_predictions(folder: Path) -> tuple[pd.DataFrame, NDArray[np.float64]]:

@@ -18,7 +18,7 @@ from contracts.canonical import canonical_json, sha256_hex
 from contracts.errors import ArtifactRefused, UsageError
 from registry.artifact_kinds import why_forbidden
 from registry.crashpoints import crash_point
-from registry.durable import sync_folder
+from registry.durable import on_disk, sync_folder
 
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 1
@@ -44,6 +44,7 @@ def seal(folder: Path, meta: dict[str, Any]) -> str:
 
     Raises:
         ArtifactRefused: a link, a special file, a forbidden kind of file, or no file at all.
+        DependencyDown: the disk is full or failing.
     """
     files = _files(folder)
     files.pop(MANIFEST, None)
@@ -55,7 +56,10 @@ def seal(folder: Path, meta: dict[str, Any]) -> str:
             raise ArtifactRefused(folder.name, why)
         entries[name] = {"sha256": sha256_hex(path.read_bytes()), "size": path.stat().st_size}
     content = canonical_json({"format": MANIFEST_FORMAT, "files": entries, "meta": meta}).encode()
-    with (folder / MANIFEST).open("wb") as file:  # in place: half a manifest never verifies, and sealing again mends it
+    with (
+        on_disk(folder),
+        (folder / MANIFEST).open("wb") as file,
+    ):  # in place: half a manifest never verifies, and sealing again mends it
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -107,7 +111,7 @@ class ArtifactStore:
         Raises:
             UsageError: not a model name or not a version.
         """
-        if not _MODEL.match(model) or not _VERSION.match(version):
+        if not _MODEL.fullmatch(model) or not _VERSION.fullmatch(version):
             raise UsageError(f"artifact: wanted a model and a version like v3, got {model!r} and {version!r}")
         return self.root / model / version
 
@@ -120,14 +124,16 @@ class ArtifactStore:
 
         Raises:
             ArtifactRefused: the folder is not sealed or does not verify, or another artifact stands at that version.
+            DependencyDown: the disk is full or failing; nothing half-copied is left.
         """
         place = self.path(model, version)
         if not (folder / MANIFEST).is_file():
             raise ArtifactRefused(folder.name, "it has no manifest; seal it first")
         sha = sha256_hex((folder / MANIFEST).read_bytes())
         verify(folder, sha)
-        if not self._stands(place, sha):
-            self._copy(folder, place, sha)
+        with on_disk(place):
+            if not self._stands(place, sha):
+                self._copy(folder, place, sha)
         crash_point("artifact.placed")
         return place
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 CRASH_POINTS = (
     "register.sealed",
@@ -16,7 +18,9 @@ CRASH_POINTS = (
     "gate.recorded",
     "gate.superseded",
     "apply.verified",
+    "verdict.recorded",
     "apply.recorded",
+    "hand.recorded",
     "file.written",
     "file.replaced",
     "apply.projected",
@@ -24,6 +28,17 @@ CRASH_POINTS = (
 )
 
 _SEEN: Counter[str] = Counter()
+_HOOKS: list[Callable[[str], None]] = []
+
+
+@contextmanager
+def passing(hook: Callable[[str], None]) -> Iterator[None]:
+    """Call `hook` with the label of every point passed inside the block: to raise there, or to let another act."""
+    _HOOKS.append(hook)
+    try:
+        yield
+    finally:
+        _HOOKS.remove(hook)
 
 
 def crash_point(label: str) -> None:
@@ -35,6 +50,8 @@ def crash_point(label: str) -> None:
     Args:
         label: one of CRASH_POINTS.
     """
+    for hook in tuple(_HOOKS):
+        hook(label)
     wanted = os.environ.get("SEATRIAL_CRASH_AT")
     if not wanted:
         return

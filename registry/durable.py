@@ -8,7 +8,23 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from contracts.errors import DependencyDown
 from registry.crashpoints import crash_point
+
+
+@contextlib.contextmanager
+def on_disk(place: Path) -> Iterator[None]:
+    """Turn a disk that is full, failing or read-only into DependencyDown, naming the place.
+
+    Raises:
+        DependencyDown: the system refused to read or write.
+    """
+    try:
+        yield
+    except OSError as error:
+        first = error.args[0] if error.args else ""
+        why = error.strerror or (str(first[0][-1]) if isinstance(first, list) and first else str(error))
+        raise DependencyDown("disk", f"{place}: {why}") from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -25,7 +41,15 @@ def replace_file(path: Path, content: bytes) -> None:
 
     Only one process at a time may write a path. The temporary file lies beside it and is removed when anything fails;
     what a crash left there goes with the next writing.
+
+    Raises:
+        DependencyDown: the disk is full or failing; the old content is still there.
     """
+    with on_disk(path):
+        _replace(path, content)
+
+
+def _replace(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
         leftover.unlink(missing_ok=True)

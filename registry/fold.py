@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from contracts.errors import LedgerBroken
-from contracts.rollout import LedgerRow, Outcome, RolloutState, RowKind, Stage
+from contracts.errors import LedgerBroken, TimeInvalid
+from contracts.rollout import Approval, LedgerRow, Outcome, Registration, RolloutState, RowKind, Ruling, Stage
+from contracts.times import parse_time
 
 _STARTED = (Stage.SHADOW, Stage.CANARY)
 
@@ -30,8 +31,8 @@ def fold(rows: Iterable[LedgerRow], model: str = "") -> RolloutState:
     in the place of the present one, or that one leaves (the newest that waits comes in). `previous_champion` is whom a
     rollback returns to: the champion before this one that was not itself rolled back. Rolling back the champion holds
     a challenger in shadow or canary (it was compared with the one that left), and a resume sends it back to shadow. A
-    hold takes the share away; a resume returns to where the hold began. Approvals count from the stage in which they
-    were given.
+    hold takes the share away; a resume returns to where the hold began. Approvals and verdicts count in the stage in
+    which they were given. A stop leaves the challenger where it is; the release starts its stage's clock anew.
 
     Args:
         rows: by revision; their chain is checked elsewhere (registry.ledger.verify).
@@ -42,7 +43,7 @@ def fold(rows: Iterable[LedgerRow], model: str = "") -> RolloutState:
     """
     course = _Course(RolloutState(model))
     for row in rows:
-        _STEPS[row.kind](course, row)
+        _FOLLOW[row.kind](course, row)
         course.state = replace(course.state, model=row.model, revision=row.revision)
     return course.state
 
@@ -63,12 +64,20 @@ def _must_have_passed(course: _Course, row: LedgerRow) -> None:
         raise _refuse(row, "no passing gate was recorded before")
 
 
+def _must_point_at_its_verdict(course: _Course, row: LedgerRow) -> None:
+    """A promotion names the row of its accuracy verdict (ledgers of 0.1 hold none), and that row must say pass."""
+    named, ruling = row.payload.get("verdict_revision"), course.state.verdicts.get("accuracy")
+    if named is not None and (ruling is None or ruling.revision != named or ruling.outcome is not Outcome.PASS):
+        raise _refuse(row, f"revision {named} is no passing accuracy verdict of this stage")
+
+
 def _registered(course: _Course, row: LedgerRow) -> None:
     state = course.state
     if row.version in state.manifests or not row.payload.get("manifest_sha256"):
         raise _refuse(row, "wanted a new version with its manifest's hash")
     manifests = {**state.manifests, row.version: str(row.payload["manifest_sha256"])}
-    course.state = replace(state, manifests=manifests)
+    registered = {**state.registered, row.version: Registration(row.at, row.actor)}
+    course.state = replace(state, manifests=manifests, registered=registered)
     if state.challenger is None:
         _enter(course, row, Stage.CANDIDATE, challenger=row.version)
     else:
@@ -107,10 +116,12 @@ def _canary_step(course: _Course, row: LedgerRow) -> None:
     step, share = int(row.payload["step"]), float(row.payload["share"])
     if step != course.state.step + 1 or not 0 < share <= 1:
         raise _refuse(row, f"step {step} with share {share} after step {course.state.step}")
-    approvals = course.state.approvals
+    before = course.state
     _enter(course, row, Stage.CANARY, challenger=row.version, step=step, share=share)
     if step > 0:
-        course.state = replace(course.state, approvals=approvals)
+        course.state = replace(
+            course.state, approvals=before.approvals, verdicts=before.verdicts, canary_since=before.canary_since
+        )
 
 
 def _held(course: _Course, row: LedgerRow) -> None:
@@ -121,18 +132,43 @@ def _held(course: _Course, row: LedgerRow) -> None:
 def _hold(course: _Course, row: LedgerRow) -> None:
     state = course.state
     course.held_from = {"stage": state.stage, "step": state.step, "share": state.share}
-    course.state = replace(state, stage=Stage.HELD, share=0.0, since=row.at)
+    course.state = replace(state, stage=Stage.HELD, held_from=state.stage, share=0.0, since=row.at)
 
 
 def _resumed(course: _Course, row: LedgerRow) -> None:
     _must_be_challenger(course, row, Stage.HELD)
-    course.state = replace(course.state, since=row.at, **course.held_from)
+    course.state = replace(course.state, since=row.at, held_from=Stage.NONE, verdicts={}, **course.held_from)
+
+
+def _verdict(course: _Course, row: LedgerRow) -> None:
+    _must_be_challenger(course, row, *_STARTED)
+    try:
+        ruling = Ruling(Outcome(str(row.payload.get("outcome"))), row.revision)
+    except ValueError:
+        raise _refuse(row, "wanted an outcome: pass, fail or inconclusive") from None
+    verdicts = {**course.state.verdicts, str(row.payload.get("of")): ruling}
+    course.state = replace(course.state, verdicts=verdicts)
+
+
+def _stopped(course: _Course, row: LedgerRow) -> None:
+    if course.state.stopped:
+        raise _refuse(row, f"the model is stopped already: {course.state.stopped}")
+    course.state = replace(course.state, stopped=row.reason or "no reason given")
+
+
+def _released(course: _Course, row: LedgerRow) -> None:
+    if not course.state.stopped:
+        raise _refuse(row, "the model is not stopped")
+    course.state = replace(course.state, stopped="")
+    if course.state.stage in _STARTED:
+        course.state = replace(course.state, since=row.at, verdicts={})
 
 
 def _promoted(course: _Course, row: LedgerRow) -> None:
     first = course.state.champion is None
     _must_be_challenger(course, row, *((Stage.CANDIDATE, Stage.CANARY) if first else (Stage.CANARY,)))
     _must_have_passed(course, row)
+    _must_point_at_its_verdict(course, row)
     course.champions.append(row.version)
     _leave(course, row)
     _crown(course, row)
@@ -161,15 +197,31 @@ def _rolled_back(course: _Course, row: LedgerRow) -> None:
         _hold(course, row)
     if course.held_from.get("stage") in _STARTED:
         course.held_from = {"stage": Stage.SHADOW, "step": -1, "share": 0.0}
+        course.state = replace(course.state, held_from=Stage.SHADOW, canary_since=None)
 
 
 def _approved(course: _Course, row: LedgerRow) -> None:
     state = course.state
     _must_be_challenger(course, row, Stage.CANDIDATE, Stage.SHADOW, Stage.CANARY, Stage.HELD)
-    given = state.approvals.get(row.version, ())
-    who = str(row.payload.get("approver", row.actor))
-    if who not in given:
-        course.state = replace(state, approvals={**state.approvals, row.version: (*given, who)})
+    manifest = state.manifests[row.version]
+    if row.payload.get("manifest_sha256", manifest) != manifest:
+        raise _refuse(row, "it is for other files than were registered")
+    who, role = str(row.payload.get("approver", row.actor)), str(row.payload.get("role", ""))
+    others = tuple(one for one in state.approvals.get(row.version, ()) if one.who != who)
+    approvals = {**state.approvals, row.version: (*others, Approval(who, role, row.at))}
+    course.state = replace(state, approvals=approvals)
+
+
+def _retrain_requested(course: _Course, row: LedgerRow) -> None:
+    course.state = replace(course.state, retrains=(*course.state.retrains, row.at))
+
+
+def _alarm_overridden(course: _Course, row: LedgerRow) -> None:
+    try:
+        end = parse_time(str(row.payload.get("window_end")), "window_end")
+    except TimeInvalid as error:
+        raise _refuse(row, str(error)) from None
+    course.state = replace(course.state, overridden=(*course.state.overridden, end))
 
 
 def _noted(course: _Course, row: LedgerRow) -> None:
@@ -187,10 +239,19 @@ def _crown(course: _Course, row: LedgerRow) -> None:
 
 
 def _enter(course: _Course, row: LedgerRow, stage: Stage, **change: Any) -> None:
-    """A challenger's new stage: the clock starts anew, approvals have to be given anew."""
+    """A challenger's new stage: the clock starts anew, approvals and verdicts have to be given anew."""
     course.held_from = {}
-    began = {Stage.SHADOW: row.at, Stage.CANARY: course.state.trial_since}.get(stage)
-    fresh = {"stage": stage, "step": -1, "share": 0.0, "since": row.at, "trial_since": began, "approvals": {}}
+    fresh: dict[str, Any] = {
+        "stage": stage,
+        "step": -1,
+        "share": 0.0,
+        "since": row.at,
+        "trial_since": {Stage.SHADOW: row.at, Stage.CANARY: course.state.trial_since}.get(stage),
+        "canary_since": row.at if stage is Stage.CANARY else None,
+        "held_from": Stage.NONE,
+        "approvals": {},
+        "verdicts": {},
+    }
     course.state = replace(course.state, **{**fresh, **change})
 
 
@@ -202,7 +263,7 @@ def _leave(course: _Course, row: LedgerRow) -> None:
         course.waiting.clear()
 
 
-_STEPS = {
+_FOLLOW = {
     RowKind.REGISTERED: _registered,
     RowKind.GATED: _gated,
     RowKind.SUPERSEDED: _superseded,
@@ -214,13 +275,13 @@ _STEPS = {
     RowKind.REJECTED: _rejected,
     RowKind.ROLLED_BACK: _rolled_back,
     RowKind.APPROVED: _approved,
-    RowKind.RETRAIN_REQUESTED: _noted,
+    RowKind.RETRAIN_REQUESTED: _retrain_requested,
     RowKind.POLICY_CHANGED: _noted,
-    RowKind.VERDICT: _noted,
-    RowKind.ALARM_OVERRIDDEN: _noted,
+    RowKind.VERDICT: _verdict,
+    RowKind.ALARM_OVERRIDDEN: _alarm_overridden,
     RowKind.EXPIRED: _rejected,
-    RowKind.STOPPED: _noted,
-    RowKind.RELEASED: _noted,
+    RowKind.STOPPED: _stopped,
+    RowKind.RELEASED: _released,
     RowKind.KEY_ISSUED: _noted,
     RowKind.KEY_REVOKED: _noted,
 }

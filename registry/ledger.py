@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -10,11 +11,12 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from contracts.canonical import canonical_json, content_hash
-from contracts.errors import InputInvalid, LedgerBroken, LedgerConflict, RequestConflict
+from contracts.errors import InputInvalid, LedgerBroken, LedgerConflict, RequestConflict, UsageError
 from contracts.rollout import LEDGER_FORMAT, LedgerRow, RowKind
 from contracts.times import parse_time, utc
 
 GENESIS = "0" * 64
+_MODEL = re.compile(r"_?[a-z][a-z0-9_]{0,62}")  # with _ before it: a chain of our own, about no model
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,10 @@ class RowDraft:
     """A row before it has its place in the chain.
 
     `request_id`: names the wish; the same wish twice gives one row. `payload`: plain JSON values.
+
+    Raises:
+        UsageError: a model that is no name (a name becomes part of paths), or a text that holds what no database keeps:
+            a NUL or half of a surrogate pair.
     """
 
     model: str
@@ -32,6 +38,12 @@ class RowDraft:
     reason: str
     request_id: str
     payload: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("model", "version", "actor", "reason", "request_id"):
+            _storable(name, getattr(self, name))
+        if not _MODEL.fullmatch(self.model):
+            raise UsageError(f"ledger row: wanted a model name like late_delivery, got {self.model[:80]!r}")
 
 
 @dataclass(frozen=True)
@@ -118,7 +130,14 @@ def same_wish(row: LedgerRow, draft: RowDraft) -> LedgerRow:
 
 
 def chained(draft: RowDraft, revision: int, previous: str) -> LedgerRow:
-    """The draft as a row of the chain: times in UTC, payload as plain JSON, hash over everything."""
+    """The draft as a row of the chain: times in UTC, payload as plain JSON, hash over everything.
+
+    Raises:
+        UsageError: the payload holds half of a surrogate pair.
+        TimeInvalid: the draft's time has no zone.
+    """
+    payload = canonical_json(draft.payload)
+    _storable("payload", payload)
     row = LedgerRow(
         model=draft.model,
         revision=revision,
@@ -128,11 +147,20 @@ def chained(draft: RowDraft, revision: int, previous: str) -> LedgerRow:
         actor=draft.actor,
         reason=draft.reason,
         request_id=draft.request_id,
-        payload=json.loads(canonical_json(draft.payload)),
+        payload=json.loads(payload),
         previous=previous,
         hash="",
     )
     return replace(row, hash=row_hash(row))
+
+
+def _storable(name: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"ledger row: {name} holds half of a surrogate pair; wanted plain text") from None
+    if "\0" in value:
+        raise UsageError(f"ledger row: {name} holds a NUL; wanted plain text")
 
 
 def row_hash(row: LedgerRow) -> str:
@@ -142,29 +170,29 @@ def row_hash(row: LedgerRow) -> str:
     return content_hash(plain)
 
 
-def verify(rows: Sequence[LedgerRow], anchor: Anchor | None = None) -> None:
-    """Check a model's chain from its first row.
+def verify(rows: Sequence[LedgerRow], *anchors: Anchor | None) -> None:
+    """Check a model's chain from its first row, and against what was kept of it elsewhere.
 
     Args:
         rows: all rows of one model, by revision.
-        anchor: a place and hash kept elsewhere; without one, a tail cut off cleanly cannot be seen.
+        anchors: places and hashes kept elsewhere; without one, a tail cut off cleanly cannot be seen.
 
     Raises:
         LedgerBroken: names the first bad row: format, model, gap or order of revisions, previous hash, or own hash.
     """
-    previous, model = GENESIS, rows[0].model if rows else (anchor.model if anchor else "")
+    kept = [a for a in anchors if a is not None and a.revision > 0]
+    previous, model = GENESIS, rows[0].model if rows else (kept[0].model if kept else "")
     for place, row in enumerate(rows, start=1):
         why = _why_broken(row, model, place, previous)
         if why:
             raise LedgerBroken(model, place, why)
         previous = row.hash
-    if anchor is None or anchor.revision == 0:
-        return
-    if anchor.model != model or len(rows) < anchor.revision:
-        why = f"rows up to {anchor.revision} were there before; the tail is gone"
-        raise LedgerBroken(anchor.model, len(rows) + 1, why)
-    if rows[anchor.revision - 1].hash != anchor.hash:
-        raise LedgerBroken(model, anchor.revision, "another row stood there before; the chain was replaced")
+    for anchor in sorted(kept, key=lambda a: a.revision):
+        if anchor.model != model or len(rows) < anchor.revision:
+            why = f"rows up to {anchor.revision} were there before; the tail is gone"
+            raise LedgerBroken(anchor.model, len(rows) + 1, why)
+        if rows[anchor.revision - 1].hash != anchor.hash:
+            raise LedgerBroken(model, anchor.revision, "another row stood there before; the chain was replaced")
 
 
 def _why_broken(row: LedgerRow, model: str, place: int, previous: str) -> str:
@@ -194,7 +222,8 @@ def read_export(text: str) -> tuple[LedgerRow, ...]:
         InputInvalid: a line is not a ledger row.
     """
     found = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines(): a text in a row may hold a line separator of Unicode, which JSON leaves as it is.
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), start=1):
         try:
             plain = json.loads(line)
             plain["kind"], plain["at"] = RowKind(plain["kind"]), parse_time(plain["at"], "at")

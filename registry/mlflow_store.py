@@ -13,6 +13,13 @@ from contracts.rollout import RolloutState, Stage
 T = TypeVar("T")
 VERSION_TAG = "seatrial_version"
 ALIASES = ("champion", "canary", "shadow")
+# MLflow's own patience is 7 retries of two minutes each: a promotion would wait for a quarter of an hour.
+_PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "1",
+}
 
 
 class MlflowProjection:
@@ -24,6 +31,7 @@ class MlflowProjection:
 
     def __init__(self, tracking_uri: str) -> None:
         self._uri = tracking_uri
+        self._remote = tracking_uri.startswith(("http://", "https://"))
         self._made: Any = None
 
     def register(self, model: str, version: str, run_id: str, source: Path, manifest_sha256: str) -> str:
@@ -45,9 +53,9 @@ class MlflowProjection:
             if version in known:
                 return str(known[version].version)
             tags = {VERSION_TAG: version, "seatrial_manifest_sha256": manifest_sha256}
-            found = client.create_model_version(
-                model, source=source.absolute().as_uri(), run_id=run_id or None, tags=tags
-            )
+            # A tracking server takes no path of its callers' machines; the manifest in the tags says what it is.
+            place = f"seatrial:///{model}/{version}" if self._remote else source.absolute().as_uri()
+            found = client.create_model_version(model, source=place, run_id=run_id or None, tags=tags)
             return str(found.version)
 
         return self._ask(make)
@@ -78,12 +86,16 @@ class MlflowProjection:
                 for key, value in _tags(state, name).items():
                     if version.tags.get(key) != value:
                         client.set_model_version_tag(state.model, version.version, key, value)
+                if version.description != _described(state, name):
+                    client.update_model_version(state.model, version.version, _described(state, name))
+            client.update_registered_model(state.model, _words(state))
             client.set_registered_model_tag(state.model, "seatrial_revision", str(state.revision))
 
         self._ask(write)
 
     def differences(self, state: RolloutState) -> list[str]:
-        """In words, each alias that MLflow shows otherwise than the ledger; empty when all agree.
+        """In words, each alias, tag or text that MLflow shows otherwise than the ledger, and each version that is in
+        use and gone there; empty when all agree.
 
         Raises:
             DependencyDown: MLflow does not answer.
@@ -92,14 +104,34 @@ class MlflowProjection:
         def compare(client: Any) -> list[str]:
             known, wanted = self._known(client, state.model), _aliases(state)
             found = self._found(client, state.model, known)
-            return [
+            words = [
                 f"alias {alias} of {state.model}: the ledger says {wanted.get(alias, 'nobody')}, "
                 f"MLflow says {found.get(alias, 'nobody')}"
                 for alias in ALIASES
                 if wanted.get(alias) != found.get(alias)
             ]
+            in_use = dict.fromkeys((state.champion, state.previous_champion, state.challenger))
+            words += [
+                f"{state.model} {name} is in use and is gone in MLflow" for name in in_use if name and name not in known
+            ]
+            for name, version in known.items():
+                for key, value in _tags(state, name).items():
+                    if version.tags.get(key) != value:
+                        seen = version.tags.get(key, "nothing")
+                        words.append(f"tag {key} of {state.model} {name}: the ledger says {value}, MLflow says {seen}")
+                if version.description != _described(state, name):
+                    words.append(f"the description of {state.model} {name} in MLflow is not what the ledger says")
+            return words
 
         return self._ask(compare)
+
+    def shown(self, model: str) -> dict[str, str]:
+        """Our aliases as MLflow shows them: alias -> Seatrial version, or `MLflow version n` for a stranger.
+
+        Raises:
+            DependencyDown: MLflow does not answer.
+        """
+        return self._ask(lambda client: self._found(client, model, self._known(client, model)))
 
     def _known(self, client: Any, model: str) -> dict[str, Any]:
         """Seatrial version -> MLflow model version, the oldest where a tag was copied; makes the model if need be."""
@@ -130,6 +162,8 @@ class MlflowProjection:
         if self._made is None:
             os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
             os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+            for name, value in _PATIENCE.items():
+                os.environ.setdefault(name, value)
             from mlflow import MlflowClient  # seconds to import: only who projects pays
 
             self._made = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
@@ -157,3 +191,18 @@ def _tags(state: RolloutState, version: str) -> dict[str, str]:
     elif version == state.challenger:
         stage = state.stage.value
     return {"seatrial_stage": stage, "seatrial_gate": state.gates.get(version, "none")}
+
+
+def _described(state: RolloutState, version: str) -> str:
+    """What MLflow's page of a version says; only what the ledger knows, so that the same state gives the same words."""
+    stage, gate = _tags(state, version).values()
+    stands = f"It is {stage}." if stage != "none" else "It is not in use."
+    sealed = state.manifests.get(version, "unknown")
+    return f"Seatrial {version} of {state.model}. {stands} Gate: {gate}. Manifest {sealed}."
+
+
+def _words(state: RolloutState) -> str:
+    """What MLflow's page of the model says."""
+    serving = f"{state.champion} serves" if state.champion else "nobody serves"
+    trial = f", {state.challenger} is {state.stage.value}" if state.challenger else ""
+    return f"{serving}{trial}. Written from the ledger of Seatrial; changes made here are reported and undone."

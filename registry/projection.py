@@ -43,7 +43,8 @@ class Projection:
     def write(self, policy: Policy) -> RolloutState:
         """Bring snapshot and MLflow up to the ledger; the lock and the fresh read mean that they never go backwards.
 
-        A file that already says the same is left alone. MLflow being down leaves a note in `pending`, nothing else.
+        A file that already says the same is left alone, until it has a quarter of the age that the policy allows it.
+        MLflow being down leaves a note in `pending`, nothing else.
 
         Returns:
             the state that was written.
@@ -53,7 +54,7 @@ class Projection:
             rows = self._ledger.rows(model)
             state = fold(rows, model)
             wanted, there = self._built(rows, state, policy), self.snapshot(model)
-            if there is None or not wanted.says_the_same_as(there):
+            if there is None or not wanted.says_the_same_as(there) or _ageing(there, wanted):
                 write_snapshot(snapshot_path(self._snapshots, model), wanted)
             crash_point("apply.projected")
             if self._mlflow is not None:
@@ -120,4 +121,11 @@ class Projection:
             salt=sha256_hex(f"{state.model}:{state.challenger}")[:16],
             written_at=self._clock.now(),
             ledger_head=rows[-1].hash if rows else "",
+            stopped=state.stopped,
         )
+
+
+def _ageing(there: ServingSnapshot, wanted: ServingSnapshot) -> bool:
+    """True when servers should be told again that the file there still holds."""
+    limit = wanted.policy.serve.max_snapshot_age
+    return limit is not None and wanted.written_at - there.written_at > limit / 4

@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contracts.canonical import content_hash, sha256_hex
-from contracts.errors import CheckFailed, LedgerBroken, LedgerConflict, UsageError
+from contracts.canonical import content_hash
+from contracts.errors import CheckFailed, LedgerConflict, UsageError
 from contracts.policy import Policy
-from contracts.rollout import Action, LedgerRow, Move, OnlineEvidence, Outcome, RolloutState, RowKind, Stage, Verdict
-from contracts.times import Clock, iso
-from registry.artifacts import ArtifactStore, seal, verify
+from contracts.rollout import Action, LedgerRow, Move, OnlineEvidence, Outcome, RolloutState, RowKind, Verdict
+from contracts.times import iso
+from registry.artifacts import seal
+from registry.by_hand import ByHand
 from registry.crashpoints import crash_point
-from registry.ledger import Anchor, Ledger, RowDraft, chained, head
+from registry.fold import fold
+from registry.ledger import Anchor
 from registry.ledger import verify as verify_chain
-from registry.mlflow_store import MlflowProjection
-from registry.projection import Projection
-from registry.rollout import approvals_needed, fold
+from registry.rollout import FORWARD, approvals_needed, blocked
+from registry.writer import RETRIES, held, must_speak_of
 
 if TYPE_CHECKING:
     from contracts.evaluation import TrainedModel
 
-_RETRIES = 20
 _ROWS = {
     Move.START_SHADOW: RowKind.SHADOW_STARTED,
     Move.STEP_CANARY: RowKind.CANARY_STEP,
@@ -30,40 +30,18 @@ _ROWS = {
     Move.REJECT: RowKind.REJECTED,
     Move.HOLD: RowKind.HELD,
     Move.ROLL_BACK: RowKind.ROLLED_BACK,
+    Move.EXPIRE: RowKind.EXPIRED,
 }
-_NEED_FILES = (Move.START_SHADOW, Move.STEP_CANARY, Move.PROMOTE)
+_ENDS = (RowKind.REJECTED, RowKind.ROLLED_BACK, RowKind.PROMOTED, RowKind.SUPERSEDED, RowKind.EXPIRED)
 
 
-class Registrar:
+class Registrar(ByHand):
     """Registers versions and moves them, each wish once, in an order that any crash leaves whole.
 
     A row of the ledger makes a thing true; the serving snapshot and MLflow are written after it and rebuilt from it by
-    `reconcile`. Every row's request id follows from the wish, so the same call after a crash adds no second row.
-
-    Args:
-        ledger: the truth.
-        artifacts: sealed models.
-        snapshots: folder of serving snapshots.
-        mlflow: the projection for people, or None.
-        clock: where "now" comes from.
-        actor: who acts, as the ledger will name them.
+    `reconcile`. Every row's request id follows from the wish, so the same call after a crash adds no second row, and
+    every row names the policy's hash. What people do by hand is in `ByHand`; for its arguments see `RolloutWriter`.
     """
-
-    def __init__(
-        self,
-        ledger: Ledger,
-        artifacts: ArtifactStore,
-        snapshots: Path,
-        mlflow: MlflowProjection | None,
-        clock: Clock,
-        actor: str,
-    ) -> None:
-        self.ledger, self.artifacts, self.clock, self.actor = ledger, artifacts, clock, actor
-        self.projection = Projection(ledger, artifacts, snapshots, mlflow, clock)
-
-    def state(self, model: str) -> RolloutState:
-        """Where the model's rollout stands, from the ledger."""
-        return fold(self.ledger.rows(model), model)
 
     def register(
         self, trained: TrainedModel, policy: Policy, run_id: str, features_hash: str, code_revision: str
@@ -79,7 +57,7 @@ class Registrar:
             ArtifactRefused: the folder holds something that is not plain data.
             LedgerConflict: other writers kept being first.
         """
-        _same_model(trained.model, policy)
+        must_speak_of(policy, trained.model)
         meta: dict[str, Any] = {
             "model": trained.model,
             "kind": trained.kind,
@@ -96,23 +74,40 @@ class Registrar:
         }
         sha = seal(trained.folder, meta)
         crash_point("register.sealed")
-        for _ in range(_RETRIES):
-            rows = self.ledger.rows(trained.model)
-            manifests = fold(rows, trained.model).manifests
-            version = next((name for name, known in manifests.items() if known == sha), None)
+        return self.enter(trained.folder, sha, policy, meta, f"trained by run {run_id}")
+
+    def enter(self, folder: Path, manifest_sha256: str, policy: Policy, facts: dict[str, Any], reason: str) -> str:
+        """Place and record a version whose folder is sealed already; the same files again give the same version.
+
+        Args:
+            folder: the sealed artifact. manifest_sha256: of its manifest.
+            facts: what the ledger is to hold about it.
+
+        Returns:
+            its version, as `register`.
+
+        Raises:
+            ArtifactRefused: the folder is not what was sealed.
+            LedgerConflict: other writers kept being first.
+        """
+        model = policy.model
+        for _ in range(RETRIES):
+            rows = self.ledger.rows(model)
+            manifests = fold(rows, model).manifests
+            version = next((name for name, known in manifests.items() if known == manifest_sha256), None)
             if version is None:
-                version = self._free_version(trained.model, manifests, sha)
-            self.artifacts.place(trained.model, version, trained.folder)
-            row = {"manifest_sha256": sha, **meta}
-            draft = self._draft(trained.model, RowKind.REGISTERED, version, f"trained by run {run_id}", row)
+                version = self._free_version(model, manifests, manifest_sha256)
+            self.artifacts.place(model, version, folder)
+            named = {**facts, "manifest_sha256": manifest_sha256}
+            draft = self._draft(policy, RowKind.REGISTERED, version, reason, named)
             try:
-                self._append(rows, draft, f"register:{sha}")
+                self._append(rows, draft, f"register:{manifest_sha256}")
             except LedgerConflict:
                 continue
             self.projection.write(policy)
             crash_point("register.projected")
             return version
-        raise LedgerConflict(trained.model, len(rows), len(self.ledger.rows(trained.model)))
+        raise LedgerConflict(model, len(rows), len(self.ledger.rows(model)))
 
     def record_gate(self, policy: Policy, version: str, verdict: Verdict) -> RolloutState:
         """Record a version's gate verdict.
@@ -125,25 +120,20 @@ class Registrar:
         """
         if version not in self.state(policy.model).manifests:
             raise UsageError(f"{policy.model} {version}: wanted a registered version")
-        payload = {
-            "outcome": verdict.outcome.value,
-            "criteria": [
-                {"name": c.name, "outcome": c.outcome.value, "value": c.value, "bound": c.bound, "words": c.words}
-                for c in verdict.criteria
-            ],
-            "policy_hash": policy.hash,
-        }
-        draft = self._draft(policy.model, RowKind.GATED, version, verdict.words, payload)
-        self._append_soon(draft, f"gate:{version}:{content_hash(payload)}")
+        payload = _figures(verdict)
+        draft = self._draft(policy, RowKind.GATED, version, verdict.words, payload)
+        self._append_soon(draft, f"gate:{version}:{content_hash({**payload, 'policy_hash': policy.hash})}")
         crash_point("gate.recorded")
-        self._settle_waiting(policy.model)
+        self._settle_waiting(policy)
         crash_point("gate.superseded")
         return self.projection.write(policy)
 
     def apply(self, action: Action, policy: Policy, evidence: OnlineEvidence | None = None) -> RolloutState:
-        """Carry out what `next_action` decided: files verified, row appended, snapshot and MLflow rewritten.
+        """Carry out what `next_action` decided: files verified, rows appended, snapshot and MLflow rewritten.
 
-        The action holds for the ledger revision on which it was decided; the same action again changes nothing.
+        New verdicts are rows of their own, before the move that they cause; a promotion names its verdict's row and its
+        gate's. An action that stays only records them. The action holds for the ledger revision on which it was
+        decided; the same action again changes nothing, and finishes what a crash interrupted.
 
         Returns:
             the state after it.
@@ -151,131 +141,89 @@ class Registrar:
         Raises:
             LedgerConflict: something else happened since the decision; decide again.
             ArtifactRefused: the version's files are not what was sealed; nothing was changed.
-            CheckFailed: it needs approvals that are not there, or may not follow in this rollout.
+            CheckFailed: it needs approvals that are not there, a stop or a freeze is in its way, its share is not its
+                step's, or it may not follow in this rollout.
         """
         rows = self.ledger.rows(policy.model)
         state = fold(rows, policy.model)
-        if action.move is Move.STAY or action.version is None:
+        if action.version is None or (action.move is Move.STAY and not action.rulings):
             return state
         decided_on = int(action.evidence.get("revision", state.revision))
         request_id = f"{action.move}:{action.version}:{action.step}:r{decided_on}"
-        if not _holds(rows, request_id):
-            if state.revision != decided_on:
-                raise LedgerConflict(policy.model, decided_on, state.revision)
-            if missing := approvals_needed(state, policy, action.move, action.step):
-                raise CheckFailed(f"{action.move} of {action.version}: {missing} more approval(s) needed")
-            if action.move in _NEED_FILES:
+        if not held(rows, request_id):
+            self._must_be_next(rows, action, decided_on)
+            if action.move is not Move.STAY:
+                self._must_be_allowed(state, action, policy)
+            if action.move in FORWARD:
                 self._verify_files(state, action.version)
             crash_point("apply.verified")
-            payload: dict[str, Any] = {
-                "evidence": action.evidence,
-                "seen": _counts(evidence),
-                "policy_hash": policy.hash,
-            }
-            if action.move is Move.STEP_CANARY:
-                payload |= {"step": action.step, "share": action.share}
-            draft = self._draft(policy.model, _ROWS[action.move], action.version, action.reason, payload)
+            rows = self._rule(rows, action, policy, decided_on)
+            if action.move is Move.STAY:
+                return self.projection.write(policy)
+            payload = _payload(rows, action, evidence)
+            draft = self._draft(policy, _ROWS[action.move], action.version, action.reason, payload)
             self._append(rows, draft, request_id)
         crash_point("apply.recorded")
         state = self.projection.write(policy)
         crash_point("apply.done")
         return state
 
-    def rollback(self, model: str, policy: Policy, reason: str, *, version: str | None = None) -> RolloutState:
-        """Put the previous champion back in service, after its files have been verified.
+    def record_verdicts(self, action: Action, policy: Policy) -> RolloutState:
+        """Record the verdicts that a look reached, without making its move: for one that waits for an approval."""
+        stays = Action(Move.STAY, action.version, action.reason, evidence=action.evidence, rulings=action.rulings)
+        return self.apply(stays, policy)
 
-        Args:
-            version: the champion to leave, so that the same call twice rolls back once; None means whoever serves.
-
-        Raises:
-            CheckFailed: there is no previous champion, or `version` is not the champion and was not rolled back.
-            ArtifactRefused: the previous champion's files are gone or changed; nothing was switched.
-        """
-        _same_model(model, policy)
-        rows = self.ledger.rows(model)
-        state = fold(rows, model)
-        leave, back = version or state.champion, state.previous_champion
-        if leave != state.champion:
-            if any(row.kind is RowKind.ROLLED_BACK and row.version == leave for row in rows):
-                return self.projection.write(policy)
-            raise CheckFailed(f"{model}: {leave} is not the champion, {state.champion} is; nothing to roll back")
-        if leave is None or back is None:
-            raise CheckFailed(f"{model}: there is no previous champion to roll back to")
-        self._verify_files(state, back)
-        crash_point("apply.verified")
-        draft = self._draft(model, RowKind.ROLLED_BACK, leave, reason, {"to": back, "policy_hash": policy.hash})
-        self._append(rows, draft, f"rollback:{leave}:to:{back}:r{state.revision}")
-        crash_point("apply.recorded")
-        return self.projection.write(policy)
-
-    def hold(self, model: str, policy: Policy, reason: str, *, version: str | None = None) -> RolloutState:
-        """Stop the challenger where it stands: no share of decisions until `resume`; no-op while it is held.
-
-        Args:
-            version: whom the wish is about, so that repeating it never hits another; None: whoever challenges.
-        """
-        return self._by_hand(model, policy, RowKind.HELD, reason, version)
-
-    def resume(self, model: str, policy: Policy, reason: str, *, version: str | None = None) -> RolloutState:
-        """Let a held challenger go on where it was held; no-op when it is not held. `version`: as for hold."""
-        return self._by_hand(model, policy, RowKind.RESUMED, reason, version)
-
-    def reject(self, model: str, policy: Policy, reason: str, *, version: str | None = None) -> RolloutState:
-        """Send the challenger away for good; no-op when it is gone. `version`: as for hold."""
-        return self._by_hand(model, policy, RowKind.REJECTED, reason, version)
-
-    def approve(
-        self,
-        model: str,
-        policy: Policy,
-        *,
-        approver: str,
-        reason: str = "",
-        role: str = "",
-        version: str | None = None,
-        manifest_sha256: str | None = None,
-    ) -> RolloutState:
-        """Record that a person agrees with the challenger's next move; it counts in the present stage only.
-
-        Args:
-            role: the approver's, held against the policy's `gate.approvals.by`.
-            version, manifest_sha256: what the approver looked at; refused when the challenger is another.
+    def _must_be_next(self, rows: Sequence[LedgerRow], action: Action, decided_on: int) -> None:
+        """Nothing may have happened since the decision but this very action's verdicts, after a crash.
 
         Raises:
-            CheckFailed: no challenger, another version or files than approved, a role that may not approve, or the
-                author of the version where the policy forbids it.
+            LedgerConflict: something else did.
         """
-        _same_model(model, policy)
-        rows = self.ledger.rows(model)
-        state, rule = fold(rows, model), policy.gate.approvals
-        known = state.manifests.get(state.challenger or "")
-        if state.challenger is None or (version or state.challenger) != state.challenger:
-            raise CheckFailed(f"{model}: wanted the challenger {state.challenger}, the approval is for {version}")
-        if (manifest_sha256 or known) != known:
-            raise CheckFailed(f"{model} {state.challenger}: the approval is for other files ({manifest_sha256})")
-        if rule.by and role not in rule.by:
-            raise CheckFailed(f"{model}: wanted an approver from {', '.join(rule.by)}, got {role or 'no role'!r}")
-        author = next(r.actor for r in rows if r.kind is RowKind.REGISTERED and r.version == state.challenger)
-        if rule.not_author and approver == author:
-            raise CheckFailed(f"{model} {state.challenger}: {approver} registered it and may not approve it")
-        payload = {"approver": approver, "role": role, "stage": state.stage.value, "manifest_sha256": known}
-        since = iso(state.since) if state.since else ""
-        draft = self._draft(model, RowKind.APPROVED, state.challenger, reason, payload)
-        self._append_soon(draft, f"approve:{state.challenger}:{state.stage}:{since}:{sha256_hex(approver)[:16]}")
-        return self.projection.write(policy)
+        since = {row.request_id for row in rows if row.revision > decided_on}
+        if len(rows) < decided_on or since - {_ruling_id(action, of, decided_on) for of in action.rulings}:
+            raise LedgerConflict(rows[-1].model if rows else "", decided_on, len(rows))
+
+    def _must_be_allowed(self, state: RolloutState, action: Action, policy: Policy) -> None:
+        """Refuse what waits for people, stands still by a stop or a freeze, or takes another share than its step's.
+
+        Raises:
+            CheckFailed: says which.
+        """
+        now, steps = self.clock.now(), policy.rollout.canary.steps
+        if missing := approvals_needed(state, policy, action.move, action.step, now=now):
+            raise CheckFailed(f"{action.move} of {action.version}: {missing} more approval(s) needed")
+        if why := blocked(state, policy, action.move, now):
+            raise CheckFailed(f"{action.move} of {action.version}: {why}")
+        if action.move is Move.STEP_CANARY and action.share != steps[min(action.step, len(steps) - 1)] / 100:
+            raise CheckFailed(f"{action.move} of {action.version}: {action.share:.0%} is not the share of its step")
+
+    def _rule(
+        self, rows: Sequence[LedgerRow], action: Action, policy: Policy, decided_on: int
+    ) -> tuple[LedgerRow, ...]:
+        """The chain with the action's new verdicts at its end."""
+        chain, state = tuple(rows), fold(rows)
+        stands = {"stage": state.stage.value, "step": state.step}
+        for of, verdict in action.rulings.items():
+            wish = _ruling_id(action, of, decided_on)
+            if held(chain, wish):
+                continue
+            figures = {"of": of, **stands, **_figures(verdict), "evidence": action.evidence}
+            draft = self._draft(policy, RowKind.VERDICT, action.version or "", f"{of}: {verdict.words}", figures)
+            chain = (*chain, self._append(chain, draft, wish))
+            crash_point("verdict.recorded")
+        return chain
 
     def request_retrain(self, policy: Policy, reason: str, key: str) -> LedgerRow:
         """Record that a retraining was asked for; `key` names the occasion, so that asking twice gives one row."""
         version = self.state(policy.model).champion or ""
-        draft = self._draft(policy.model, RowKind.RETRAIN_REQUESTED, version, reason, {"policy_hash": policy.hash})
+        draft = self._draft(policy, RowKind.RETRAIN_REQUESTED, version, reason)
         return self._append_soon(draft, f"retrain:{key}")
 
     def record_policy(self, policy: Policy, reason: str) -> RolloutState:
         """Record the policy in force; no-op while it is the one recorded last."""
         past = [r for r in self.ledger.rows(policy.model) if r.kind is RowKind.POLICY_CHANGED]
         if not past or past[-1].payload.get("policy_hash") != policy.hash:
-            payload = {"policy_hash": policy.hash, "policy": policy.model_dump(mode="json")}
-            draft = self._draft(policy.model, RowKind.POLICY_CHANGED, "", reason, payload)
+            draft = self._draft(policy, RowKind.POLICY_CHANGED, "", reason, {"policy": policy.model_dump(mode="json")})
             self._append_soon(draft, f"policy:{policy.hash}:{len(past)}")
         return self.projection.write(policy)
 
@@ -289,11 +237,11 @@ class Registrar:
             LedgerBroken: the chain does not hold, or contradicts the anchor in the last snapshot.
             ArtifactRefused: the champion's files are not what was sealed.
         """
-        _same_model(model, policy)
+        must_speak_of(policy, model)
         rows, before = self.ledger.rows(model), self.projection.snapshot(model)
         known = before.ledger_head if before else ""
         verify_chain(rows, Anchor(model, before.revision, known) if before and known else None)
-        found = [f"{w} was superseded, which a crash had left open" for w in self._settle_waiting(model)]
+        found = [f"{w} was superseded, which a crash had left open" for w in self._settle_waiting(policy)]
         found += self.projection.differences(self.state(model))
         state = self.projection.write(policy)
         after = self.projection.snapshot(model)
@@ -304,37 +252,21 @@ class Registrar:
             self._verify_files(state, state.champion)
         return tuple(found)
 
-    def _by_hand(self, model: str, policy: Policy, kind: RowKind, reason: str, version: str | None) -> RolloutState:
-        _same_model(model, policy)
-        rows = self.ledger.rows(model)
-        state = fold(rows, model)
-        subject = version or state.challenger
-        if subject is None or subject != state.challenger:
-            if any(row.kind is kind and row.version == subject for row in rows):
-                return self.projection.write(policy)
-            raise CheckFailed(f"{model}: {subject or 'no version'} is not the challenger, {state.challenger} is")
-        if (kind is RowKind.HELD) == (state.stage is Stage.HELD) and kind is not RowKind.REJECTED:
-            return self.projection.write(policy)
-        draft = self._draft(model, kind, subject, reason, {"policy_hash": policy.hash})
-        self._append(rows, draft, f"{kind}:{subject}:r{state.revision}")
-        return self.projection.write(policy)
-
-    def _settle_waiting(self, model: str) -> list[str]:
+    def _settle_waiting(self, policy: Policy) -> list[str]:
         """Give the challenger's place to the newest waiting version that passed; send waiting ones away that failed."""
-        rows = self.ledger.rows(model)
-        state, settled = fold(rows, model), []
-        done = {row.version for row in rows if row.kind in (RowKind.REJECTED, RowKind.ROLLED_BACK, RowKind.PROMOTED)}
-        done |= {row.version for row in rows if row.kind is RowKind.SUPERSEDED}
+        rows = self.ledger.rows(policy.model)
+        state, settled = fold(rows, policy.model), []
+        done = {row.version for row in rows if row.kind in _ENDS}
         order = list(state.manifests)
         waiting = [v for v in order if v not in done and v != state.challenger and v in state.gates]
         for version in waiting:
             if state.gates[version] == Outcome.FAIL:
-                draft = self._draft(model, RowKind.REJECTED, version, "its gate failed while it waited", {})
+                draft = self._draft(policy, RowKind.REJECTED, version, "its gate failed while it waited")
                 self._append_soon(draft, f"reject-waiting:{version}")
         passed = [v for v in waiting if state.gates[v] == Outcome.PASS]
         if passed and state.challenger and order.index(passed[-1]) > order.index(state.challenger):
             new, old = passed[-1], state.challenger
-            draft = self._draft(model, RowKind.SUPERSEDED, old, f"{new} passed its gate", {"by": new})
+            draft = self._draft(policy, RowKind.SUPERSEDED, old, f"{new} passed its gate", {"by": new})
             self._append_soon(draft, f"supersede:{old}:by:{new}")
             settled.append(old)
         return settled
@@ -346,46 +278,34 @@ class Registrar:
             number += 1
         return f"v{number}"
 
-    def _verify_files(self, state: RolloutState, version: str) -> None:
-        verify(self.artifacts.path(state.model, version), state.manifests[version])
 
-    def _draft(self, model: str, kind: RowKind, version: str, reason: str, payload: dict[str, Any]) -> RowDraft:
-        return RowDraft(model, kind, version, self.clock.now(), self.actor, reason, "", payload)
-
-    def _append(self, rows: Sequence[LedgerRow], draft: RowDraft, request_id: str) -> LedgerRow:
-        """Append after `rows`, having checked that the chain holds and that the row may follow."""
-        if known := _holds(rows, request_id):
-            return known
-        verify_chain(rows)
-        newest = head(rows, draft.model)
-        wish = RowDraft(**{**vars(draft), "request_id": request_id})
-        try:
-            fold((*rows, chained(wish, newest.revision + 1, newest.hash)), draft.model)
-        except LedgerBroken as error:
-            raise CheckFailed(f"{draft.kind} of {draft.version or draft.model} refused: {error.why}") from None
-        return self.ledger.append(wish, newest.revision)
-
-    def _append_soon(self, draft: RowDraft, request_id: str) -> LedgerRow:
-        """Append wherever the chain's end is: for rows that hold whatever came in between."""
-        for _ in range(_RETRIES - 1):
-            try:
-                return self._append(self.ledger.rows(draft.model), draft, request_id)
-            except LedgerConflict:
-                continue
-        return self._append(self.ledger.rows(draft.model), draft, request_id)
+def _ruling_id(action: Action, of: str, decided_on: int) -> str:
+    return f"verdict:{of}:{action.version}:r{decided_on}"
 
 
-def _same_model(model: str, policy: Policy) -> None:
-    if policy.model != model:
-        raise UsageError(f"wanted the policy of {model}, got that of {policy.model}")
+def _figures(verdict: Verdict) -> dict[str, Any]:
+    criteria = [
+        {"name": c.name, "outcome": c.outcome.value, "value": c.value, "bound": c.bound, "words": c.words}
+        for c in verdict.criteria
+    ]
+    return {"outcome": verdict.outcome.value, "criteria": criteria}
 
 
-def _holds(rows: Sequence[LedgerRow], request_id: str) -> LedgerRow | None:
-    return next((row for row in rows if row.request_id == request_id), None)
+def _payload(rows: Sequence[LedgerRow], action: Action, evidence: OnlineEvidence | None) -> dict[str, Any]:
+    """What a move's row holds: its evidence, and for a promotion the rows that allowed it."""
+    payload: dict[str, Any] = {"evidence": action.evidence, "seen": _counts(evidence)}
+    if action.move is Move.STEP_CANARY:
+        payload |= {"step": action.step, "share": action.share}
+    if action.move is Move.PROMOTE:
+        gates = [row.revision for row in rows if row.kind is RowKind.GATED and row.version == action.version]
+        ruling = fold(rows).verdicts.get("accuracy")
+        payload |= {"gate_revision": gates[-1]} if gates else {}
+        payload |= {"verdict_revision": ruling.revision} if ruling else {}
+    return payload
 
 
 def _counts(evidence: OnlineEvidence | None) -> dict[str, Any]:
     if evidence is None:
         return {}
-    counts = {name: getattr(evidence, name) for name in ("decisions", "days", "errors", "fallbacks")}
+    counts = {name: getattr(evidence, name) for name in ("decisions", "days", "errors", "invalid", "fallbacks")}
     return {**counts, "pairs": len(evidence.pairs_champion)}

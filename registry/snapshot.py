@@ -41,7 +41,8 @@ class ServingSnapshot(Strict):
 
     `revision`, `ledger_head`: the newest ledger row this was made from (its hash: an anchor outside the ledger);
     `share`: the challenger's share of decisions in [0, 1], above 0 only in stage canary; `salt`: for the sticky
-    split, another for each challenger; `challenger`: what to shadow or canary, None otherwise.
+    split, another for each challenger; `challenger`: what to shadow or canary, None otherwise; `stopped`: why no
+    version may answer (the kill switch), empty when they may; files from before there was one read as empty.
     """
 
     format: Literal[1] = 1
@@ -59,6 +60,7 @@ class ServingSnapshot(Strict):
     salt: str
     written_at: datetime
     ledger_head: str = ""
+    stopped: str = ""
 
     @model_validator(mode="after")
     def _holds_together(self) -> ServingSnapshot:

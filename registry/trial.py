@@ -13,14 +13,15 @@ SLOW_SHARE = 0.01  # what a p99 allows
 
 
 def guardrails(evidence: OnlineEvidence | None, policy: Policy) -> Verdict:
-    """Is the challenger safe to go on with? Errors, fallbacks, latency, shift of predictions.
+    """Is the challenger safe to go on with? Errors, invalid answers, fallbacks, latency, shift of predictions.
 
-    Shares of errors and fallbacks fail when it is all but certain (an e-value over 1 / alpha, valid at every look, so
-    that a good challenger is not thrown out by looking often) that the true share is over the limit, even before
-    `min_decisions`; they pass when the share seen is within the limit over at least `min_decisions`. Latency is the
-    share of decisions slower than p99_ms against 1%: a single slow one (a model read from disk) says nothing, so it
-    passes as long as that many would come by chance. PSI is compared as it is once there are `min_decisions`. What was
-    not measured is left out.
+    Shares of errors, invalid answers and fallbacks fail when it is all but certain (an e-value over 1 / alpha, valid at
+    every look, so that a good challenger is not thrown out by looking often) that the true share is over the limit, even
+    before `min_decisions`; they pass when the share seen is within the limit over at least `min_decisions`. Latency is
+    the share of decisions slower than p99_ms against 1%: a single slow one (a model read from disk) says nothing, so it
+    passes as long as that many would come by chance. The shift of predictions passes when the PSI seen is within the
+    limit over at least `min_decisions`, and fails when the bound below which it is not by chance is over it (see
+    drift.paired_shift). What was not measured is left out.
 
     Returns:
         pass, fail, or inconclusive (too few decisions, or a share over the limit that may be chance).
@@ -41,13 +42,14 @@ def guardrails(evidence: OnlineEvidence | None, policy: Policy) -> Verdict:
     ]
     for name, bad, limit in (
         ("error_rate", evidence.errors, rule.error_rate),
+        ("invalid_rate", evidence.invalid, rule.invalid_rate),
         ("fallback_rate", evidence.fallbacks, rule.fallback_rate),
     ):
         found.append(_rate(name, bad, total, limit, alpha, enough))
     if evidence.slow is not None:
         found.append(_latency(evidence, rule.p99_ms, alpha, enough))
     if evidence.prediction_psi is not None:
-        found.append(_level("prediction_psi", evidence.prediction_psi, rule.prediction_shift_psi, enough))
+        found.append(_shift(evidence.prediction_psi, evidence.prediction_psi_low, rule.prediction_shift_psi, enough))
     return verdict_of(found)
 
 
@@ -124,9 +126,14 @@ def _at_least(hits: int, total: int, rate: float) -> float:
     return 1.0 - math.fsum(fewer)
 
 
-def _level(name: str, value: float, bound: float, enough: bool) -> Criterion:
+def _shift(value: float, low: float | None, bound: float, enough: bool) -> Criterion:
+    """The PSI of the answers; without a bound on its noise the figure itself decides."""
+    certain = value if low is None else low
+    words = f"prediction_psi {value:.3g}, of which {max(certain, 0.0):.3g} is not by chance, allowed {bound:g}"
     outcome = Outcome.INCONCLUSIVE
-    if enough and math.isfinite(value):
-        outcome = Outcome.PASS if value <= bound else Outcome.FAIL
-    seen = value if math.isfinite(value) else None
-    return Criterion(name, outcome, seen, bound, f"{name} {value:.3g}, allowed {bound:g}")
+    if enough and math.isfinite(value) and math.isfinite(certain):
+        if certain > bound:
+            outcome = Outcome.FAIL
+        elif value <= bound:
+            outcome = Outcome.PASS
+    return Criterion("prediction_psi", outcome, value if math.isfinite(value) else None, bound, words)

@@ -13,14 +13,20 @@ import structlog
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from contracts.errors import Conflict, DependencyDown, SeatrialError, UnknownName
+from registry.access import Principal
+from serving.authenticate import Authenticator, access_of_environment
+from serving.doors import DOORS
+from serving.guard import PRINCIPAL, Guard
 from serving.handler import DecisionHandler
 from serving.openapi import openapi
 from serving.presentation import answer_body, record_body
+from serving.problems import problem
 from serving.requests import ForecastRequest, OutcomeRequest, RequestInvalid, ScoreRequest, decode, read_request
 
 log = structlog.get_logger("seatrial.serving")
@@ -38,7 +44,11 @@ class Limits:
 
 
 def make_app(
-    source: Callable[[], DecisionHandler], limits: Limits | None = None, *, background: bool = True
+    source: Callable[[], DecisionHandler],
+    limits: Limits | None = None,
+    *,
+    background: bool = True,
+    access: Callable[[], Authenticator | None] = access_of_environment,
 ) -> Starlette:
     """The app.
 
@@ -46,6 +56,7 @@ def make_app(
         source: gives the handler; first called when a request comes, so that making the app does no I/O.
         limits: bounds on callers.
         background: while the app runs, look for changed snapshots and bring logs onto the disk every `refresh_s`.
+        access: gives the authenticator, None while access is open; what the environment says when not given.
     """
     bounds = limits or Limits()
     api = _Api(source, bounds)
@@ -63,16 +74,8 @@ def make_app(
             await run_in_threadpool(source().sync)
 
     return Starlette(
-        routes=[
-            Route("/v1/{slug}/forecast", api.forecast, methods=["POST"]),
-            Route("/v1/{slug}/score", api.score, methods=["POST"]),
-            Route("/v1/outcomes", api.outcomes, methods=["POST"]),
-            Route("/v1/decisions/{wanted}", api.decision, methods=["GET"]),
-            Route("/livez", api.live, methods=["GET"]),
-            Route("/readyz", api.ready, methods=["GET"]),
-            Route("/metrics", api.metrics, methods=["GET"]),
-            Route("/openapi.json", api.schema, methods=["GET"]),
-        ],
+        routes=[Route(door.path, getattr(api, door.answers), methods=[door.method]) for door in DOORS],
+        middleware=[Middleware(Guard, doors=DOORS, access=access)],
         lifespan=lifespan,
         exception_handlers={SeatrialError: _refused, HTTPException: _http, Exception: _broken},
     )
@@ -117,21 +120,28 @@ class _Api:
     async def outcomes(self, request: Request) -> Response:
         """Outcomes as they become known."""
         asked = read_request(OutcomeRequest, decode(await read_body(request, self._limits)))
-        taken = await self._run(len(asked.items), lambda: self._source().outcome(asked))
+        who = _principal(request)
+        sees = None if who.models is None else who.sees
+        taken = await self._run(len(asked.items), lambda: self._source().outcome(asked, sees=sees))
         return _json({"outcomes": taken}, status=202)
 
     async def decision(self, request: Request) -> Response:
-        """One decision's record."""
-        return _json(record_body(self._source().decision(request.path_params["wanted"])))
+        """One decision's record; that of a model that who asks may not see is not there."""
+        wanted = request.path_params["wanted"]
+        record = self._source().decision(wanted)
+        if not _principal(request).sees(record.model):
+            raise UnknownName("decision", wanted[:40], ())
+        return _json(record_body(record))
 
     async def live(self, _: Request) -> Response:
         """The process answers."""
         return _json({"live": True})
 
-    async def ready(self, _: Request) -> Response:
-        """At least one model is in service."""
+    async def ready(self, request: Request) -> Response:
+        """At least one model is in service; which ones is told while access is open."""
         state = self._source().ready()
-        return _json(state, status=200 if state["ready"] else 503)
+        told = state if request.scope[PRINCIPAL] is not None else {"ready": state["ready"]}
+        return _json(told, status=200 if state["ready"] else 503)
 
     async def metrics(self, _: Request) -> Response:
         """Prometheus series."""
@@ -177,15 +187,6 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     return b"".join(parts)
 
 
-def problem(status: int, title: str, detail: str, **more: Any) -> Response:
-    """An error as application/problem+json; a request that was cut off mid-body closes its connection."""
-    headers = {"retry-after": "1"} if status == 503 else {}
-    if status in (408, 413):
-        headers["connection"] = "close"
-    body = orjson.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail, **more})
-    return Response(body, status_code=status, media_type="application/problem+json", headers=headers)
-
-
 async def _refused(_: Request, error: Exception) -> Response:
     if isinstance(error, RequestInvalid):
         fields = [{"field": field, "wanted": words} for field, words in error.problems]
@@ -215,7 +216,22 @@ async def _broken(_: Request, error: Exception) -> Response:
 
 
 def _model(request: Request) -> str:
-    return str(request.path_params["slug"]).replace("-", "_")
+    """The model that the path names.
+
+    Raises:
+        UnknownName: who asks may not see it, which looks as if it did not exist.
+    """
+    model = str(request.path_params["slug"]).replace("-", "_")
+    if not _principal(request).sees(model):
+        raise UnknownName("model", model, ())
+    return model
+
+
+def _principal(request: Request) -> Principal:
+    who = request.scope[PRINCIPAL]
+    if not isinstance(who, Principal):
+        raise RuntimeError("an endpoint that needs a principal stands behind a door that needs none")
+    return who
 
 
 def _json(value: Any, status: int = 200) -> Response:

@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import quote
 
-from contracts.errors import DependencyDown, InputInvalid, RequestConflict, UnknownName, UsageError
+from contracts.errors import (
+    DependencyDown,
+    Forbidden,
+    InputInvalid,
+    RequestConflict,
+    Unauthenticated,
+    UnknownName,
+    UsageError,
+)
 
 
 class Client:
@@ -18,12 +26,14 @@ class Client:
     Args:
         address: like http://127.0.0.1:3000.
         timeout_s: for each request.
+        key: an API key or token, where the service asks for one.
     """
 
-    def __init__(self, address: str, timeout_s: float = 10.0) -> None:
+    def __init__(self, address: str, timeout_s: float = 10.0, *, key: str = "") -> None:
         if not address.startswith(("http://", "https://")):
             raise UsageError(f"service address: wanted http:// or https://, got {address!r}")
         self._base, self._timeout = address.rstrip("/"), timeout_s
+        self._headers = {"authorization": f"Bearer {key}"} if key else {}
 
     def ask(self, model: str, verb: Literal["forecast", "score"], body: Mapping[str, Any]) -> dict[str, Any]:
         """Decisions of one model: request_id, model and decisions.
@@ -35,7 +45,8 @@ class Client:
 
         Raises:
             InputInvalid: a field is not valid. UnknownName: no such model. RequestConflict: the id came with another
-            body. DependencyDown: no answer, or not available.
+            body. Unauthenticated, Forbidden: the key does not hold, or lacks the role. DependencyDown: no answer, or
+            not available.
         """
         return self._post(f"/v1/{quote(model.replace('_', '-'), safe='')}/{verb}", body)
 
@@ -61,6 +72,8 @@ class Client:
         return self._ask(request, str(body.get("request_id", "")))
 
     def _ask(self, request: urllib.request.Request, request_id: str = "") -> dict[str, Any]:
+        for name, value in self._headers.items():
+            request.add_unredirected_header(name, value)  # a redirect elsewhere must not carry the key along
         try:
             with urllib.request.urlopen(request, timeout=self._timeout) as answer:
                 return dict(json.loads(answer.read()))
@@ -75,6 +88,10 @@ def _translated(error: urllib.error.HTTPError, request: urllib.request.Request, 
         told = str(json.loads(error.read()).get("detail", ""))
     except (ValueError, AttributeError, OSError):
         told = error.reason
+    if error.code == 401:
+        return Unauthenticated(told)
+    if error.code == 403:
+        return Forbidden("this key", f"ask for {request.selector}", told)
     if error.code == 404:
         return UnknownName("address", request.selector, ())
     if error.code == 409:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from time import perf_counter
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from contracts.canonical import content_hash
 from contracts.decisions import Answer, DecisionRecord, Route, Rung, ViewRead
 from contracts.declarations import Declarations
-from contracts.errors import UnknownName
+from contracts.errors import DependencyDown, UnknownName
 from contracts.policy import Kind
 from contracts.times import Clock
 from serving.answers import levels_of, try_model, try_rule
@@ -91,15 +91,22 @@ class DecisionHandler:
         items = [item.model_dump(exclude_none=True) for item in request.items]
         return self._decide(service, request.request_id, {"items": items}, items, 1)
 
-    def outcome(self, request: OutcomeRequest | Mapping[str, Any]) -> list[dict[str, Any]]:
+    def outcome(
+        self, request: OutcomeRequest | Mapping[str, Any], *, sees: Callable[[str], bool] | None = None
+    ) -> list[dict[str, Any]]:
         """Take outcomes; one of event_id, shipment_id, already (seen before) an item.
+
+        Args:
+            request: the outcomes.
+            sees: whether who posts may know of a model, None for every one. Somebody limited to some models has to
+                name decisions, for a shipment belongs to no model and its outcome teaches all.
 
         Raises:
             RequestInvalid: an unknown decision, or an outcome from the future. DependencyDown: the log is.
         """
         request = as_request(OutcomeRequest, request)
         now = self.clock.now()
-        shipments = [self._shipment(place, item.decision_id) for place, item in enumerate(request.items)]
+        shipments = [self._shipment(place, item.decision_id, sees) for place, item in enumerate(request.items)]
         for place, item in enumerate(request.items):
             if item.occurred_at > now + timedelta(days=1):
                 raise RequestInvalid(((f"items.{place}.occurred_at", "a time that has come"),))
@@ -127,6 +134,7 @@ class DecisionHandler:
         """Whether requests can be answered: `ready`, the `models` in service and `problems` by model."""
         self.refresh()
         models: dict[str, Any] = {}
+        now = self.clock.now()
         for name in self.models.names():
             shot = self.models.get(name).snapshot
             models[name] = {
@@ -134,9 +142,12 @@ class DecisionHandler:
                 "champion": shot.champion.version if shot.champion else None,
                 "stage": shot.stage.value,
                 "share": shot.share,
+                "stopped": shot.stopped,
                 "written_at": shot.written_at.isoformat(),
+                "snapshot_age_s": (now - shot.written_at).total_seconds(),
             }
-        return {"ready": bool(models), "models": models, "problems": dict(self.models.problems)}
+        old = {name: words for name in models if (words := self.models.get(name).too_old(now))}
+        return {"ready": len(models) > len(old), "models": models, "problems": {**self.models.problems, **old}}
 
     def refresh(self) -> tuple[str, ...]:
         """Take changed snapshots into service; returns the models that were swapped."""
@@ -166,15 +177,17 @@ class DecisionHandler:
         if service.policy.kind != kind:
             others = [name for name in self.models.names() if self.models.get(name).policy.kind == kind]
             raise UnknownName(f"{kind} model", model, others)
+        if words := service.too_old(self.clock.now()):
+            raise DependencyDown(f"model {model}", words)
         if items > service.policy.serve.max_items:
             raise RequestInvalid((("items", f"at most {service.policy.serve.max_items} items, as the policy says"),))
         return service
 
-    def _shipment(self, place: int, wanted: str | None) -> dict[str, Any]:
-        if wanted is None:
+    def _shipment(self, place: int, wanted: str | None, sees: Callable[[str], bool] | None) -> dict[str, Any]:
+        if wanted is None and sees is None:
             return {}
-        record = self.log.find(wanted)
-        if record is None or "shipment_id" not in record.request:
+        record = self.log.find(wanted) if wanted is not None else None
+        if record is None or "shipment_id" not in record.request or (sees is not None and not sees(record.model)):
             raise RequestInvalid(((f"items.{place}.decision_id", "the id of a decision on a shipment"),))
         return record.request
 
@@ -227,6 +240,7 @@ class DecisionHandler:
             segments=policy.rollout.canary.segments,
             fields=fields,
             revision=shot.revision,
+            stopped=shot.stopped,
         )
         answer, manifest = self._answer(service, chosen, item, views, now, horizon)
         provenance = {"service": policy.features, "incumbent": policy.incumbent}
@@ -286,7 +300,9 @@ class DecisionHandler:
                 return Attempt(rung=rung, failure=service.refused.get(rung, f"no_version: there is no {rung.value}"))
             return try_model(rung, loaded.version, loaded.model, columns(False), explain=policy.kind == "risk")
 
+        stopped = service.snapshot.stopped
         concerns = feature_concerns(views, plan.optional, policy.serve.max_feature_age, plan.standing)
-        answer = climb(rungs(policy.serve.ladder, chosen.arm), attempt, concerns)
+        told = (f"stopped: {stopped}", *concerns) if stopped else concerns
+        answer = climb(rungs(policy.serve.ladder, chosen.arm, stopped=bool(stopped)), attempt, told)
         used = service.loaded(answer.rung)
         return answer, used.manifest_sha256 if used and answer.version else None

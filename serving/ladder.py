@@ -22,13 +22,20 @@ class Attempt:
     failure: str = ""
 
 
-def rungs(ladder: Sequence[RungName], arm: str) -> tuple[Rung, ...]:
+MODELS = (Rung.CHAMPION, Rung.CANARY, Rung.PREVIOUS_CHAMPION)
+
+
+def rungs(ladder: Sequence[RungName], arm: str, *, stopped: bool = False) -> tuple[Rung, ...]:
     """The policy's rungs in order for one decision; the canary stands before the champion on its own arm.
+
+    Of a stopped model only the rungs below its versions are left.
 
     >>> [rung.value for rung in rungs(("champion", "incumbent", "refuse"), "canary")]
     ['canary', 'champion', 'incumbent', 'refuse']
     """
     named = tuple(Rung(name) for name in ladder)
+    if stopped:
+        return tuple(rung for rung in named if rung not in MODELS)
     return (Rung.CANARY, *named) if arm == "canary" else named
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from contracts.environments import resolved
 from contracts.settings import Settings
 from serving.handler import DecisionHandler
 
@@ -22,7 +23,7 @@ class LazyHandler:
                 if self._made is None:
                     from serving.wiring import handler_from
 
-                    self._made = handler_from(Settings(), auto_refresh=False)
+                    self._made = handler_from(resolved(Settings()), auto_refresh=False)
         return self._made
 
     def close(self) -> None:

@@ -52,6 +52,13 @@ class InService:
         """The version that answers on a rung, or None when there is none."""
         return self.versions.get(rung)
 
+    def too_old(self, now: datetime) -> str:
+        """In words, why the snapshot may not be served from any more by its policy; empty while it may."""
+        limit, age = self.policy.serve.max_snapshot_age, now - self.snapshot.written_at
+        if limit is None or age <= limit:
+            return ""
+        return f"its snapshot was confirmed {age} ago, the policy allows {limit}; see that `seatrial reconcile` runs"
+
 
 class ModelsInService:
     """All models of a workspace, by the snapshot files in one folder.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from contracts.decisions import DecisionRecord
+from serving.doors import DOORS, Door
 from serving.requests import ForecastRequest, OutcomeRequest, ScoreRequest
 
 _REF = "#/components/schemas/{model}"
@@ -29,30 +31,31 @@ def openapi() -> dict[str, Any]:
     _, schemas = models_json_schema(
         [*((kind, "validation") for kind in asked), (DecisionRecord, "serialization")], ref_template=_REF
     )
-    slug = _path_parameter("slug", "The model's name, with - for _")
+    paths: dict[str, Any] = {}
+    for door in DOORS:
+        if door.answers in _OPERATIONS:
+            paths.setdefault(door.path, {})[door.method.lower()] = _guarded(door, _OPERATIONS[door.answers]())
     return {
         "openapi": "3.1.0",
         "info": {"title": "Seatrial", "version": _release(), "description": "Supply-chain decisions on record."},
-        "paths": {
-            "/v1/{slug}/forecast": {"post": _post("Forecast demand", "ForecastRequest", "200", slug)},
-            "/v1/{slug}/score": {"post": _post("Score shipments", "ScoreRequest", "200", slug)},
-            "/v1/outcomes": {"post": _post("Report outcomes", "OutcomeRequest", "202")},
-            "/v1/decisions/{wanted}": {
-                "get": {
-                    "summary": "One decision's record",
-                    "parameters": [_path_parameter("wanted", "The decision's id")],
-                    "responses": {
-                        "200": {"description": "The record", "content": _json_of("DecisionRecord")},
-                        "404": _problem("No such decision"),
-                    },
-                }
-            },
-            "/livez": {"get": _plain("The process answers")},
-            "/readyz": {"get": _plain("At least one model is in service")},
-            "/metrics": {"get": _plain("Prometheus series")},
+        "paths": paths,
+        "components": {
+            "schemas": schemas["$defs"] | {"Problem": _PROBLEM, "Answer_": _ANSWER},
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "description": _BEARER}},
         },
-        "components": {"schemas": schemas["$defs"] | {"Problem": _PROBLEM, "Answer_": _ANSWER}},
     }
+
+
+def _guarded(door: Door, operation: dict[str, Any]) -> dict[str, Any]:
+    """The operation with what its door asks for: nothing, or a key or token with a role."""
+    if door.role is None:
+        return {**operation, "security": []}
+    refusals = {
+        "401": _problem("No key or token, or one that does not hold"),
+        "403": _problem("Another role is needed"),
+    }
+    answers = {**operation["responses"], **refusals}
+    return {**operation, "responses": answers, "security": [{"bearer": []}], "x-seatrial-role": door.role.value}
 
 
 _PROBLEM: dict[str, Any] = {
@@ -93,6 +96,17 @@ def _post(summary: str, body: str, status: str, *parameters: dict[str, Any]) -> 
     }
 
 
+def _decision() -> dict[str, Any]:
+    return {
+        "summary": "One decision's record",
+        "parameters": [_path_parameter("wanted", "The decision's id")],
+        "responses": {
+            "200": {"description": "The record", "content": _json_of("DecisionRecord")},
+            "404": _problem("No such decision"),
+        },
+    }
+
+
 def _path_parameter(name: str, words: str) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "description": words, "schema": {"type": "string"}}
 
@@ -115,3 +129,19 @@ def _release() -> str:
         return version("seatrial")
     except PackageNotFoundError:
         return "0+unknown"
+
+
+def _slug() -> dict[str, Any]:
+    return _path_parameter("slug", "The model's name, with - for _")
+
+
+_BEARER = "An API key (st_...) or a token of the issuer; needed where the service runs with SEATRIAL_ACCESS=required"
+_OPERATIONS: dict[str, Callable[[], dict[str, Any]]] = {
+    "forecast": lambda: _post("Forecast demand", "ForecastRequest", "200", _slug()),
+    "score": lambda: _post("Score shipments", "ScoreRequest", "200", _slug()),
+    "outcomes": lambda: _post("Report outcomes", "OutcomeRequest", "202"),
+    "decision": _decision,
+    "live": lambda: _plain("The process answers"),
+    "ready": lambda: _plain("At least one model is in service"),
+    "metrics": lambda: _plain("Prometheus series"),
+}

@@ -52,6 +52,7 @@ def route(
     segments: Mapping[str, Sequence[str]],
     fields: Mapping[str, str],
     revision: int,
+    stopped: str = "",
 ) -> Route:
     """Which arm and version should answer one decision, and why.
 
@@ -63,12 +64,15 @@ def route(
         segments: field -> values that may be answered by the canary; empty lets everything in.
         fields: the decision's text fields.
         revision: of the rollout state that these values come from.
+        stopped: why the model is stopped, so that no version answers; empty when it is not.
     """
     key = canary_key(key_name, fields)
     place = bucket(salt, key if key is not None else "")
     arm: Arm = "champion"
     version, reason = champion, "no canary"
-    if champion is None:
+    if stopped:
+        arm, version, reason = "none", None, f"stopped: {stopped}"
+    elif champion is None:
         arm, reason = "none", "no champion"
     elif challenger is not None and share > 0:
         outside = _outside(segments, fields)

@@ -5,9 +5,14 @@ Start with `bentoml serve serving.service:SeatrialService --host 127.0.0.1`, or 
 
 from __future__ import annotations
 
+from typing import Any
+
 import bentoml
 
 from serving.app import make_app
+from serving.authenticate import access_of_environment
+from serving.doors import BENTOML_DOORS, DOORS
+from serving.guard import Guard
 from serving.lazy import LazyHandler
 
 _handler = LazyHandler()
@@ -38,3 +43,8 @@ class SeatrialService:
     def put_away(self) -> None:
         """Bring the logs onto the disk."""
         _handler.close()
+
+
+# BentoML answers some addresses (its /metrics among them) beside our app: the guard stands before both.
+service: Any = SeatrialService
+service.add_asgi_middleware(Guard, doors=(*DOORS, *BENTOML_DOORS), access=access_of_environment)

@@ -39,8 +39,9 @@ class ShadowScorer:
     """Follows the decision log and scores with the version that did not answer.
 
     While a challenger is in shadow or canary, each decision that it did not answer is scored by it, and each that it
-    did answer by the champion, so that both can be compared on the same subjects. It reads decisions without a handle
-    that could write them, and writes one stream, `shadow`, one row a decision and version.
+    did answer by the champion, so that both can be compared on the same subjects; nothing while the model is stopped.
+    It reads decisions without a handle that could write them, and writes one stream, `shadow`, one row a decision and
+    version.
 
     Args:
         folder: the log folder.
@@ -88,7 +89,7 @@ class ShadowScorer:
             return
         challenger, champion = service.loaded(Rung.CANARY), service.loaded(Rung.CHAMPION)
         deployed = service.snapshot.challenger
-        if challenger is None or deployed is None:
+        if challenger is None or deployed is None or service.snapshot.stopped:
             return
         if deployed.trained_until is not None and record.as_of < deployed.trained_until:
             return  # it may have learnt from what became of this decision

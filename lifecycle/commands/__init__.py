@@ -5,15 +5,20 @@ from __future__ import annotations
 import typer
 
 from lifecycle.commands import (
+    access,
+    alarm,
     audit,
     bench,
     data,
     demo,
+    environment,
     forecast,
     freshness,
     health,
     ledger,
     model,
+    outbox,
+    policy,
     quarantine,
     rollout,
     schema,
@@ -46,10 +51,16 @@ app.command("compare")(versions.compare)
 app.command("card")(versions.card)
 app.add_typer(rollout.rollout_app, name="rollout")
 app.add_typer(ledger.ledger_app, name="ledger")
+app.add_typer(access.access_app, name="access")
+app.add_typer(environment.environment_app, name="environment")
+app.add_typer(outbox.outbox_app, name="outbox")
+app.add_typer(policy.policy_app, name="policy")
+app.command("doctor")(health.doctor)
 app.command("reconcile")(health.reconcile)
 app.command("serve")(serve.serve)
 app.command("shadow")(serve.shadow)
 app.command("replay")(serve.replay)
+app.add_typer(alarm.alarm_app, name="alarm")
 app.command("monitor")(watch.monitor)
 app.command("forecast")(forecast.forecast)
 app.command("stockout")(stockout.stockout)

@@ -18,11 +18,15 @@ class Which(StrEnum):
     features = "features"
     mapping = "mapping"
     rehearsal = "rehearsal"
+    environments = "environments"
+    events = "events"
 
 
 def schema(which: Annotated[Which, typer.Argument(help="Kind of file.")]) -> None:
     """Print the JSON Schema of a kind of YAML file."""
     from contracts.declarations import Declarations
+    from contracts.environments import Environments
+    from contracts.events_out import EventsOut
     from contracts.mapping import EventsFile
     from contracts.policy import Policy
     from contracts.rehearsal import Rehearsal
@@ -32,5 +36,7 @@ def schema(which: Annotated[Which, typer.Argument(help="Kind of file.")]) -> Non
         "features": Declarations,
         "mapping": EventsFile,
         "rehearsal": Rehearsal,
+        "environments": Environments,
+        "events": EventsOut,
     }
     sys.stdout.write(json.dumps(kinds[which.value].model_json_schema(), indent=2) + "\n")

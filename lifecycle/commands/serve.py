@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lifecycle.commands.options import Json
 
+if TYPE_CHECKING:
+    from contracts.settings import Settings
+
 
 def serve(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 3000,
-    host: Annotated[str, typer.Option(help="Loopback unless you say otherwise; there is no access control yet.")] = (
-        "127.0.0.1"
-    ),
+    host: Annotated[str, typer.Option(help="Loopback; another only with SEATRIAL_ACCESS=required.")] = "127.0.0.1",
     at: Annotated[str, typer.Option(help="Fix the service's clock at this time (ISO 8601): for rehearsals.")] = "",
 ) -> None:
     """Serve this workspace through BentoML.
@@ -29,12 +30,33 @@ def serve(
     from lifecycle.workspace import Workspace
 
     settings = Workspace().settings
+    _may_listen(settings, host)
     named = at or settings.clock
     now = parse_time(named, "--at") if named else demo_end(settings)
     clock = f", its clock fixed at {iso(now)}" if now else ""
     typer.echo(f"serving {settings.home} on http://{host}:{port}{clock} (API: /openapi.json)", err=True)
-    command = service_command(port, host)
-    os.execvpe(command[0], command, service_environment(settings, now))
+    command, environment = service_command(port, host), service_environment(settings, now)
+    environment.pop("SEATRIAL_KEY", None)  # the service checks keys, it needs none
+    os.execvpe(command[0], command, environment)
+
+
+def _may_listen(settings: Settings, host: str) -> None:
+    """Refuse to listen where others reach the service while everybody may do everything, or with half an issuer.
+
+    Raises:
+        UsageError: access is open and the host is no loopback address. ConfigInvalid, TargetRefused: as for access.
+    """
+    from contracts.errors import UsageError
+    from serving.authenticate import authenticator_from
+    from serving.jwks import is_loopback
+
+    if settings.access == "required":
+        authenticator_from(settings)
+    elif not is_loopback(host):
+        raise UsageError(
+            f"--host {host}: wanted a loopback address while access is open to everybody; "
+            "set SEATRIAL_ACCESS=required and issue keys (seatrial access issue)"
+        )
 
 
 def shadow(

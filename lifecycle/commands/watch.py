@@ -29,6 +29,7 @@ def monitor(
     from lifecycle.rollouts import advance
     from lifecycle.terminal import emit, progress_bar
     from lifecycle.workspace import Workspace
+    from registry.ledger import head
 
     ws = Workspace()
     policy, now = ws.policy(model), ws.clock.now()
@@ -50,6 +51,7 @@ def monitor(
         "findings": [finding.words for finding in window.findings],
         "response": response.response.value,
         "reason": response.reason,
+        "ledger_head": str(head(ws.ledger.rows(policy.model), policy.model)),
     }
     if report:
         path = ws.settings.reports / f"{policy.model}-drift.html"

@@ -55,7 +55,7 @@ def test_in_canary_only_its_own_arm_counts(risk_policy: Policy, risk_records: Ma
     scores = shadow_of(canary, "v1", [r.answer.probability for r in canary])
     found = online_evidence(champion + canary + fell, scores, NONE, CANARY, risk_policy, NOW)
     assert found is not None
-    assert (found.decisions, found.errors, found.fallbacks) == (45, 2, 2)
+    assert (found.decisions, found.errors, found.invalid, found.fallbacks, found.exposed) == (45, 0, 2, 2, 45)
     assert (found.p99_ms, found.slow) == (2.0, 0)
     assert found.prediction_psi == 0.0
 

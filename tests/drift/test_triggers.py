@@ -131,3 +131,15 @@ def test_unsafe_sources_veto_a_retraining(risk_policy: Policy) -> None:
     assert respond(windows, [], SINCE, free, SINCE + 14 * DAY, unsafe=words).response is Response.RETRAIN
     quiet = respond([window(7, Health.OK)], [], SINCE, risk_policy, SINCE + 7 * DAY, unsafe=words)
     assert quiet.response is Response.NOTHING
+
+
+def test_an_overridden_window_neither_counts_nor_alerts_nor_vetoes(risk_policy: Policy) -> None:
+    """Once a person overrode a window's alarm, it is as if nobody had judged it; the others still count."""
+    now, bad = SINCE + 21 * DAY, [window(7), window(14, Health.OK), window(21)]
+    assert respond(bad, [], SINCE, risk_policy, now).response is Response.RETRAIN
+    said = respond(bad, [], SINCE, risk_policy, now, overridden=(bad[-1].end,))
+    assert said.response is Response.NOTHING
+    assert "a person overrode" in said.reason
+    broken = [window(7), window(14), window(21, Health.BROKEN)]
+    assert respond(broken, [], SINCE, risk_policy, now).response is Response.ALERT
+    assert respond(broken, [], SINCE, risk_policy, now, overridden=(now,)).response is Response.RETRAIN

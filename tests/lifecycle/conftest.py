@@ -62,7 +62,7 @@ business: {hypothesis: "less waste <img src=x onerror=alert(1)>", metric: write-
 features: demand_v1
 incumbent: seasonal_naive
 horizon: 7
-training: {history: 70d, origins: 2, every: 14d, row_cap: 20000, rounds: 30, quantiles: [0.1, 0.5, 0.9]}
+training: {history: 70d, origins: 3, every: 14d, row_cap: 20000, rounds: 30, quantiles: [0.1, 0.5, 0.9]}
 gate:
   metric: rmsse
   beat: {champion: 0.0, incumbent: 0.02}

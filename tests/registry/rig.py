@@ -85,8 +85,10 @@ def evaluation(
             "segment_origin": ["JFK" if i % 2 else "LGA" for i in range(rows)],
         }
     )
+    source = {"source": "erp", "kind": "outcome", "state": "safe for automation", "reasons": ""}
     audited = {"rows": 6, "cells": 240, "differing": 0, "derived": [], "implausible": [], "example": ""}
-    dataset = {"hash": "d", "rows": rows, "leakage_audit": audited}
+    dataset: dict[str, object] = {"hash": "d", "rows": rows, "leakage_audit": audited, "sources": [source]}
+    dataset["hash_by_side"] = dict.fromkeys(("candidate", "incumbent", "champion"), "e" * 64)
     return Evaluation(losses, pd.DataFrame(), "brier", dataset, {"ece": 0.03}, candidate)
 
 

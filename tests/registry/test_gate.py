@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pytest
 
 from contracts.rollout import Outcome
 from registry.gate import gate
-from tests.registry.rig import evaluation, policy
+from tests.registry.rig import START, evaluation, policy
+
+NOW = START + timedelta(days=21)
 
 
 def test_a_clearly_better_candidate_passes() -> None:
     """25% less loss than champion and incumbent, in every segment and calibrated, passes with all criteria named."""
-    found = gate(evaluation(), policy(), has_champion=True)
+    found = gate(evaluation(), policy(), has_champion=True, now=NOW)
     assert found.outcome is Outcome.PASS
-    names = ["rows", "leakage_audit", "beat_incumbent", "beat_champion", "segment_origin", "ece"]
-    assert [c.name for c in found.criteria] == names
+    named = ["rows", "leakage_audit", "same_rows", "sources", "beat_incumbent", "beat_champion", "segment_origin", "ece"]
+    assert [c.name for c in found.criteria] == named
 
 
 def test_a_worse_candidate_fails_by_name() -> None:
     """A candidate worse than the incumbent fails, and the words say against whom."""
-    found = gate(evaluation(candidate=0.3), policy(), has_champion=True)
+    found = gate(evaluation(candidate=0.3), policy(), has_champion=True, now=NOW)
     assert found.outcome is Outcome.FAIL
     assert "incumbent" in found.words
 
@@ -30,18 +33,18 @@ def test_a_worse_candidate_fails_by_name() -> None:
 def test_a_candidate_as_good_as_the_champion_is_open() -> None:
     """No difference is neither a pass nor a failure."""
     close = evaluation(champion=0.15)
-    found = {c.name: c.outcome for c in gate(close, policy(), has_champion=True).criteria}
+    found = {c.name: c.outcome for c in gate(close, policy(), has_champion=True, now=NOW).criteria}
     assert found["beat_champion"] is not Outcome.PASS
     noisy = close.losses.assign(champion=close.losses["candidate"] + np.random.default_rng(0).normal(0, 0.02, 400))
-    assert gate(replace(close, losses=noisy), policy(), has_champion=True).outcome is Outcome.INCONCLUSIVE
+    assert gate(replace(close, losses=noisy), policy(), has_champion=True, now=NOW).outcome is Outcome.INCONCLUSIVE
 
 
 def test_without_a_champion_only_the_incumbent_counts() -> None:
     """Bootstrap: champion losses are all NaN and are not asked for."""
     bare = evaluation()
     bare = replace(bare, losses=bare.losses.assign(champion=np.nan))
-    assert gate(bare, policy(), has_champion=False).outcome is Outcome.PASS
-    assert gate(bare, policy(), has_champion=True).outcome is Outcome.INCONCLUSIVE
+    assert gate(bare, policy(), has_champion=False, now=NOW).outcome is Outcome.PASS
+    assert gate(bare, policy(), has_champion=True, now=NOW).outcome is Outcome.INCONCLUSIVE
 
 
 def test_one_bad_segment_fails_a_good_average() -> None:
@@ -49,7 +52,7 @@ def test_one_bad_segment_fails_a_good_average() -> None:
     base = evaluation()
     worse = base.losses["candidate"].where(base.losses["segment_origin"] == "JFK", 0.22)
     losses = base.losses.assign(candidate=worse - 0.05 * (base.losses["segment_origin"] == "JFK"))
-    found = gate(replace(base, losses=losses), policy(), has_champion=True)
+    found = gate(replace(base, losses=losses), policy(), has_champion=True, now=NOW)
     segment = next(c for c in found.criteria if c.name == "segment_origin")
     assert segment.outcome is Outcome.FAIL
     assert "LGA" in segment.words
@@ -58,7 +61,7 @@ def test_one_bad_segment_fails_a_good_average() -> None:
 @pytest.mark.parametrize(("ece", "wanted"), [(0.2, Outcome.FAIL), (float("nan"), Outcome.INCONCLUSIVE)])
 def test_calibration_out_of_range_fails_and_unmeasured_is_open(ece: float, wanted: Outcome) -> None:
     """A measured figure out of range fails; one that was not measured is inconclusive."""
-    assert gate(replace(evaluation(), calibration={"ece": ece}), policy(), has_champion=True).outcome is wanted
+    assert gate(replace(evaluation(), calibration={"ece": ece}), policy(), has_champion=True, now=NOW).outcome is wanted
 
 
 @pytest.mark.parametrize(
@@ -76,7 +79,7 @@ def test_a_training_set_that_failed_its_audit_never_passes(change: dict[str, obj
     """A value that differs or a column made from the label fails; an audit of nothing leaves the gate open."""
     base = evaluation()
     audited = base.dataset["leakage_audit"] | change
-    found = gate(replace(base, dataset=base.dataset | {"leakage_audit": audited}), policy(), has_champion=True)
+    found = gate(replace(base, dataset=base.dataset | {"leakage_audit": audited}), policy(), has_champion=True, now=NOW)
     assert found.outcome is wanted
     criterion = next(c for c in found.criteria if c.name == "leakage_audit")
     assert criterion.outcome is wanted
@@ -86,17 +89,17 @@ def test_a_training_set_that_failed_its_audit_never_passes(change: dict[str, obj
 def test_a_leak_fails_even_when_there_is_too_little_to_judge() -> None:
     """A candidate with too few scored rows and a leak is refused, not held; without an audit it is held."""
     few = evaluation(rows=20)
-    assert gate(few, policy(), has_champion=True).outcome is Outcome.INCONCLUSIVE
+    assert gate(few, policy(), has_champion=True, now=NOW).outcome is Outcome.INCONCLUSIVE
     leaking = few.dataset["leakage_audit"] | {"differing": 3}
-    found = gate(replace(few, dataset=few.dataset | {"leakage_audit": leaking}), policy(), has_champion=True)
+    found = gate(replace(few, dataset=few.dataset | {"leakage_audit": leaking}), policy(), has_champion=True, now=NOW)
     assert found.outcome is Outcome.FAIL
     bare = evaluation()
     without = {name: value for name, value in bare.dataset.items() if name != "leakage_audit"}
-    assert gate(replace(bare, dataset=without), policy(), has_champion=True).outcome is Outcome.INCONCLUSIVE
+    assert gate(replace(bare, dataset=without), policy(), has_champion=True, now=NOW).outcome is Outcome.INCONCLUSIVE
 
 
 def test_a_backtest_of_two_days_gives_no_bound() -> None:
     """With fewer than three days there is no honest interval."""
     base = evaluation()
     losses = base.losses.assign(as_of=base.losses["as_of"].min())
-    assert gate(replace(base, losses=losses), policy(), has_champion=True).outcome is Outcome.INCONCLUSIVE
+    assert gate(replace(base, losses=losses), policy(), has_champion=True, now=NOW).outcome is Outcome.INCONCLUSIVE

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import CheckFailed, LedgerBroken, LedgerConflict
-from contracts.rollout import Action, Move, OnlineEvidence, Outcome, RolloutState, RowKind, Stage
+from contracts.rollout import Action, Approval, Move, OnlineEvidence, Outcome, RolloutState, RowKind, Stage
 from registry.ledger import MemoryLedger, RowDraft
 from registry.rollout import approvals_needed, fold, next_action
 from tests.registry.rig import MODEL, START, chain, evidence, policy, verdict
@@ -115,10 +115,11 @@ def test_the_shares_are_the_policys_steps() -> None:
 def test_only_the_first_canary_step_asks_for_approval() -> None:
     """approval for the canary is asked once; a promotion needs as many as the policy requires."""
     careful = policy(automate={"promote_to_canary": "approval"})
-    assert approvals_needed(SHADOW, careful, Move.STEP_CANARY, 0) == 1
-    assert approvals_needed(CANARY, careful, Move.STEP_CANARY, 1) == 0
-    assert approvals_needed(replace(SHADOW, approvals={"v2": ("bea",)}), careful, Move.STEP_CANARY, 0) == 0
-    assert approvals_needed(SHADOW, careful, Move.REJECT) == 0
+    agreed = replace(SHADOW, approvals={"v2": (Approval("bea", "", START),)})
+    assert approvals_needed(SHADOW, careful, Move.STEP_CANARY, 0, now=START) == 1
+    assert approvals_needed(CANARY, careful, Move.STEP_CANARY, 1, now=START) == 0
+    assert approvals_needed(agreed, careful, Move.STEP_CANARY, 0, now=START) == 0
+    assert approvals_needed(SHADOW, careful, Move.REJECT, now=START) == 0
 
 
 REGISTERED = (RowKind.REGISTERED, "v1", {"manifest_sha256": "1" * 64})
