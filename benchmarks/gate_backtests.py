@@ -100,6 +100,18 @@ def demand(rng: np.random.Generator, shape: Shape) -> tuple[Floats, Floats]:
     return losses(), losses()
 
 
+def drift_alone(rng: np.random.Generator, shape: Shape) -> tuple[Floats, Floats]:
+    """Losses of so many rows a day that little but the two models' drifts is left in their means: the hardest case."""
+    size = (shape.runs, shape.days, 1)
+    shared = np.exp(0.5 * shocks(rng, shape))
+
+    def losses() -> Floats:
+        return np.asarray(shared * np.exp(0.3 * drifts(rng, shape)) * rng.gamma(20, 0.05, size), dtype=np.float64)
+
+    return losses(), losses()
+
+
+DRIFT = World("drift alone", drift_alone, root=False)
 WORLDS = (
     World("late, one in five", late(0.2), root=False),
     World("late, one in twenty", late(0.05), root=False),

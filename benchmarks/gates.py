@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.gate_backtests import WORLDS, Shape, World, plain_percentiles, scaled
+from benchmarks.gate_backtests import DRIFT, WORLDS, Shape, World, plain_percentiles, scaled
 from benchmarks.measure import write_section
 from contracts.policy import SegmentRule
 from contracts.rollout import Outcome
@@ -43,7 +43,7 @@ def level_lines(world: World, days: int, dependence: float, origins: int = 1) ->
     before, _ = plain_percentiles(a.T, b.T, root=world.root, seed=SEED, draws=DRAWS)
     lower, upper = bounds(a, b, root=world.root)
     lags = block_length(days) - 1
-    tested = [diebold_mariano(row, lags=lags) for row in (b - a) / ROWS]
+    tested = [diebold_mariano(row, lags=lags) for row in b - a]
     beside = np.array([one.statistic > 0 and one.p_value < 2 * (1 - CONFIDENCE) for one in tested])
     cells = share(before > 0), share(lower > 0), share(upper < 0), share(beside)
     return f"| {world.name} | {days} | {origins} | {dependence:g} | {' | '.join(cells)} |"
@@ -57,6 +57,7 @@ def levels() -> str:
     ]
     lines = [level_lines(world, days, dep) for world in WORLDS for days in (7, 14, 30, 60, 120) for dep in (0.0, 0.7)]
     lines += [level_lines(world, 42, 0.7, origins) for world in WORLDS for origins in (1, 3)]
+    lines += [level_lines(DRIFT, days, dep) for days in (7, 14, 30, 60, 120) for dep in (0.3, 0.5, 0.7)]
     return "\n".join(head + lines)
 
 

@@ -65,21 +65,17 @@ def online_evidence(
     arm = [r for r in past if r.route.arm == "canary" and r.route.version == challenger and r.as_of >= exposed_since]
     own = [r for r in arm if r.as_of >= since] if fine else []
     watched = [s for (_, version), s in scores.items() if version == challenger and not fine]
-    failures = [_worst(_causes(r)) for r in own] + [s.error for s in watched]
-    answers: list[DecisionRecord | ShadowScore] = [*own, *watched]
+    errors, invalid = _failed(own, watched)
     latencies = [r.latency_ms for r in own]
     shift = _shift([champion[d] for d in both], [said[d] for d in both], policy)
     return OnlineEvidence(
-        decisions=len(answers),
+        decisions=len(own) + len(watched),
         days=(now - since).total_seconds() / 86400.0,
         pairs_challenger=tuple(float(x) for x in pairs["challenger"]),
         pairs_champion=tuple(float(x) for x in pairs["champion"]),
         pair_blocks=tuple(pairs["as_of"].dt.strftime("%Y-%m-%d")) if len(pairs) else (),
-        errors=sum(_code(failure) not in DATA_FAILURES | {INVALID, ""} for failure in failures),
-        invalid=sum(
-            _code(failure) == INVALID or (not failure and _out_of_range(answer))
-            for failure, answer in zip(failures, answers, strict=True)
-        ),
+        errors=errors,
+        invalid=invalid,
         fallbacks=sum(r.answer.rung is not Rung.CANARY and not any(map(_data, _causes(r))) for r in own),
         p99_ms=float(np.quantile(latencies, 0.99)) if latencies else None,
         slow=sum(ms > policy.rollout.guardrails.p99_ms for ms in latencies) if latencies else None,
@@ -101,6 +97,15 @@ def _causes(record: DecisionRecord) -> list[str]:
     """Why the canary's rung failed, "code: words"."""
     head = f"{Rung.CANARY.value}: "
     return [reason.removeprefix(head) for reason in record.answer.degraded if reason.startswith(head)]
+
+
+def _failed(own: Sequence[DecisionRecord], watched: Sequence[ShadowScore]) -> tuple[int, int]:
+    """How many answers the challenger failed to give, and how many it gave that are none."""
+    answers: list[DecisionRecord | ShadowScore] = [*own, *watched]
+    failures = [_worst(_causes(r)) for r in own] + [s.error for s in watched]
+    errors = sum(_code(failure) not in DATA_FAILURES | {INVALID, ""} for failure in failures)
+    wrong = [not failure and _out_of_range(answer) for failure, answer in zip(failures, answers, strict=True)]
+    return errors, sum(wrong) + sum(_code(failure) == INVALID for failure in failures)
 
 
 def _worst(causes: Sequence[str]) -> str:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 from contracts.errors import DependencyDown, SeatrialError
 from contracts.policy import Policy
 from contracts.rollout import RolloutState
+from contracts.times import SystemClock
 from lifecycle.workspace import Workspace
+from registry.access import Role
 
 if TYPE_CHECKING:
     from registry.snapshot import ServingSnapshot
 
 Level = Literal["ok", "warning", "wrong", "down"]
 LITTLE_SPACE = 1_000_000_000  # bytes
+SOON = timedelta(days=14)
 _USED = ("champion", "previous_champion", "challenger")
 
 
@@ -81,7 +85,13 @@ def _access(ws: Workspace) -> Iterator[Finding]:
         words = "open: whoever reaches the workspace may do everything; the service stays on loopback"
         yield Finding("access", "warning", words, "SEATRIAL_ACCESS=required and `seatrial access issue`")
         return
-    yield Finding("access", "ok", "keys or tokens are required")
+    now = SystemClock().now()
+    keys = [key for key in ws.keys.known().keys.values() if key.state(now) == "active"]
+    admins = [key for key in keys if Role.ADMIN in key.roles]
+    lasting = [key for key in admins if key.expires_at - now > SOON]
+    words = f"required; {len(keys)} keys are active, {len(admins)} of an admin"
+    remedy = "" if lasting else "issue an admin's key that lasts: seatrial access issue"
+    yield Finding("access", "ok" if lasting else "warning", words, remedy)
 
 
 def _ledger(ws: Workspace) -> Iterator[Finding]:

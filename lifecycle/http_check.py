@@ -106,7 +106,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait(timeout=10)
 
 
-def compare(address: str, model: str, kind: str, handler: Any, requests: list[dict[str, Any]]) -> HttpCheck:
+def compare(
+    address: str, model: str, kind: str, handler: Any, requests: list[dict[str, Any]], *, key: str = ""
+) -> HttpCheck:
     """Ask the service and the handler the same things under different request ids and compare what they answer.
 
     Args:
@@ -115,13 +117,14 @@ def compare(address: str, model: str, kind: str, handler: Any, requests: list[di
         kind: forecast or risk.
         handler: the in-process handler, on the same clock.
         requests: requests without request_id.
+        key: an API key or token, where access is required.
 
     Returns:
         what was compared: rung, version, every number, the reasons, and the decision read back by its id.
     """
     from serving.client import Client
 
-    client = Client(address)
+    client = Client(address, key=key)
     compared, different = 0, []
     for number, request in enumerate(requests):
         ours = (handler.forecast if kind == "forecast" else handler.score)(

@@ -13,7 +13,7 @@ from contracts.times import iso
 from lifecycle.policy_files import Recorded, recorded_policy
 from lifecycle.policy_replay_course import Course, Span, Suppose, sail_again
 from lifecycle.policy_replay_history import History
-from lifecycle.policy_replay_scores import Scores, same_as_recorded
+from lifecycle.policy_replay_scores import Scores
 from lifecycle.policy_replay_side import (
     Happening,
     Side,
@@ -157,7 +157,7 @@ def _check(history: History, scores: Scores, recorded: Recorded, happened: Side,
         moves=(kept, len(moved)),
         windows=(windows, len(happened.windows)),
         retrains=(trained, len(happened.of("retraining"))),
-        answers=same_as_recorded(scores, recorded.policy),
+        answers=scores.reproduced(),
         differing=tuple(differing),
         causes=() if whole else _causes(history, scores, recorded),
     )

@@ -14,7 +14,7 @@ from contracts.decisions import DecisionRecord, ShadowScore
 from contracts.errors import LedgerBroken
 from contracts.monitoring import MonitorDecision, Response, WindowVerdict
 from contracts.policy import Policy
-from contracts.rollout import Action, LedgerRow, RolloutState, RowKind, Stage
+from contracts.rollout import Action, LedgerRow, RolloutState, RowKind
 from contracts.times import SetClock
 from drift.monitor import Monitor
 from drift.psi import measure
@@ -23,7 +23,7 @@ from lifecycle.policy_replay_gate import gate_again
 from lifecycle.policy_replay_history import History
 from lifecycle.policy_replay_scores import Scores
 from lifecycle.progress import Progress
-from lifecycle.rollouts import advance, under_trial
+from lifecycle.rollouts import advance, seen, under_trial
 from lifecycle.workspace import Workspace
 from registry.fold import fold
 from registry.ledger import MemoryLedger, RowDraft, chained, head
@@ -216,7 +216,7 @@ class _Voyage:
         self.monitor.update(self.history, now, records=self._fresh, shadow=scores)
         self._fresh = []
         if under_trial(state):
-            self._advance(state, now)
+            self._advance(now)
         if now - self._monitored >= self.policy.drift.every:
             self._watch(now)
 
@@ -231,13 +231,12 @@ class _Voyage:
         self._shadowed = len(self.course.records)
         return found
 
-    def _advance(self, state: RolloutState, now: datetime) -> None:
-        seen = self.monitor.evidence(state, now) if state.stage in (Stage.SHADOW, Stage.CANARY) else None
-        action, _ = advance(self.ws, self.policy, now, evidence=seen)
+    def _advance(self, now: datetime) -> None:
+        state = self._state()
+        action, _ = advance(self.ws, self.policy, now, evidence=seen(self.monitor, state, now))
         if action.needs_approval and self._agreed(action, now):
             state = self._state()
-            seen = self.monitor.evidence(state, now) if state.stage in (Stage.SHADOW, Stage.CANARY) else None
-            advance(self.ws, self.policy, now, evidence=seen)
+            advance(self.ws, self.policy, now, evidence=seen(self.monitor, state, now))
 
     def _agreed(self, action: Action, now: datetime) -> bool:
         """Whether people agree by now, as supposed; the first time that they are asked is kept."""

@@ -11,7 +11,6 @@ import numpy as np
 from contracts.decisions import DecisionRecord, Rung, Step
 from contracts.declarations import Declarations
 from contracts.errors import SeatrialError
-from contracts.policy import Policy
 from lifecycle.progress import Progress
 from models.forecaster import ForecastModel
 from serving.answers import Model, try_model
@@ -76,6 +75,14 @@ class Scores:
             for date, mean, row in rows
         )
         return Attempt(rung=rung, version=version, steps=steps)
+
+    def reproduced(self) -> tuple[int, int]:
+        """Recorded answers of versions that came out again to the last bit, and how many there are."""
+        answers = [(place, record.answer) for place, record in enumerate(self.records)]
+        told = [(place, answer) for place, answer in answers if answer.version in self._found]
+        again = [self.attempt(place, str(answer.version), answer.rung) for place, answer in told]
+        pairs = zip(again, (answer for _, answer in told), strict=True)
+        return sum(repr((a.steps, a.probability)) == repr((b.steps, b.probability)) for a, b in pairs), len(told)
 
     def columns(self, record: DecisionRecord, *, use_stale: bool = False) -> dict[str, Any]:
         """The columns of one decision, as `serving.assemble` made them."""
@@ -158,16 +165,3 @@ def _one_by_one(
             mean[place] = np.array([step.mean for step in tried.steps])
             quantiles[place] = np.array([[step.quantiles[name] for name in levels] for step in tried.steps])
     return _Answers(levels, mean, quantiles, failed)
-
-
-def same_as_recorded(scores: Scores, policy: Policy) -> tuple[int, int]:
-    """Answers of versions that came out as recorded, to the last bit, and how many could be compared."""
-    same = compared = 0
-    for place, record in enumerate(scores.records):
-        version = record.answer.version
-        if version is None or record.model != policy.model or version not in scores._found:
-            continue
-        again = scores.attempt(place, version, record.answer.rung)
-        compared += 1
-        same += repr((again.steps, again.probability)) == repr((record.answer.steps, record.answer.probability))
-    return same, compared

@@ -137,10 +137,12 @@ def _reviews(rows: Sequence[LedgerRow], waits: int) -> int:
 def _response(history: History, policy: Policy, window: WindowVerdict) -> MonitorDecision:
     """What the policy makes of a recorded window, from what was on record at its end."""
     now = window.end
-    since = fold([row for row in history.rows if row.at <= now], policy.model).champion_since or window.start
-    seen = [past for past in history.windows if past.version == window.version and since < past.end <= now]
+    state = fold([row for row in history.rows if row.at <= now], policy.model)
+    since = state.champion_since or window.start
+    known = [past for past in history.windows if past.version == window.version and since < past.end <= now]
     retrains = [at for at in history.retrains if at < now]
-    return respond(seen, retrains, since, policy, now, unsafe=history.unsafe(now))
+    unsafe = history.unsafe(now)
+    return respond(known, retrains, since, policy, now, unsafe=unsafe, overridden=state.overridden)
 
 
 def with_losses(side: Side, history: History, policy: Policy, declarations: Declarations, now: datetime) -> Side:

@@ -49,7 +49,8 @@ def _asks(voyage: Voyage, events: dict[str, Any], policy: Policy) -> Asks:
 def _over_http(ws: Workspace, policy: Policy, records: list[DecisionRecord], count: int, now: datetime) -> HttpCheck:
     requests = [{"items": [_item(record)]} for record in records[-count:]]
     with running_service(ws.settings, now) as address:
-        return compare(address, policy.model, policy.kind, ws.handler, requests)
+        key = ws.settings.key.get_secret_value()
+        return compare(address, policy.model, policy.kind, ws.handler, requests, key=key)
 
 
 def _item(record: DecisionRecord) -> dict[str, Any]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from features.online_rows import OnlineFeatures
     from features.source_watch import SourceWatch
     from registry.artifacts import ArtifactStore
+    from registry.keys import KeyRing
     from registry.promotion import Registrar
     from registry.sql_ledger import SqlLedger
     from serving.handler import DecisionHandler
@@ -144,6 +145,16 @@ class Workspace:
             clock=self.clock,
             actor=self.settings.actor,
         )
+
+    @cached_property
+    def keys(self) -> KeyRing:
+        """The one writer of who may do what; keys live in real time, also beside a rehearsal."""
+        from contracts.times import SystemClock
+        from registry.keys import KeyRing
+
+        settings = self.settings
+        required = settings.access == "required"
+        return KeyRing(self.ledger, settings.access_file, SystemClock(), settings.actor, required=required)
 
     @cached_property
     def handler(self) -> DecisionHandler:

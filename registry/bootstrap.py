@@ -128,8 +128,8 @@ def day_bootstrap(
     widening = math.sqrt(number * length / size * independent / freedom) / float(ndtri(_TAIL))
     t = float(stdtrit(freedom, confidence))
     found = []
-    with np.errstate(invalid="ignore"):
-        low, high = np.quantile(drawn, [1 - _TAIL, _TAIL], axis=0)
+    low = np.quantile(drawn, 1 - _TAIL, axis=0, method="lower")
+    high = np.quantile(drawn, _TAIL, axis=0, method="higher")
     for group in range(groups):
         estimate = estimates[group]
         centre = math.log1p(-estimate) if estimate < 1 else math.nan

@@ -59,8 +59,8 @@ def sequential_test(
     inequality bounds the chance that it **ever** reaches 1 / alpha by alpha: no price for looking often.
 
     pass: e_better >= 1 / alpha now, and e_worse never. fail: e_worse >= 1 / alpha at any pair. Else inconclusive.
-    The promise supposes that, given the pairs before, a pair's mean obeys the null; pairs that share most of their
-    outcome (overlapping horizons of one series) should be averaged into one before.
+    The promise supposes that, given the pairs before, a pair's mean obeys the null; average pairs that share much
+    (horizons of one series) before.
 
     Args:
         challenger, champion: losses >= 0 of the same subjects, in order of maturity. A challenger's loss that is not
@@ -71,9 +71,8 @@ def sequential_test(
         adaptive: bet on the scale of what is seen, three times the spread of the differences before each one (after
             the first five), not on that of the bound: a verdict then needs tens of blocks instead of thousands of
             pairs. What speaks for the bet is winsorised there, which only makes the test more careful; what speaks
-            against it counts in full until 99% of the stake is lost. Beyond that the promise rests on the shape of the
-            differences: one adverse block in fifty, many spreads away, cannot be excluded by sixty blocks, by this test
-            or another (docs/verdicts.md has the figures). For means over blocks, which are near symmetric; single pairs
+            against it counts until 99% of the wealth is lost. One adverse block in fifty, many spreads away, cannot be
+            excluded by sixty blocks (docs/verdicts.md). For means over blocks, which are near symmetric; single pairs
             of a rare outcome are not, and stay at the bound.
 
     Returns:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 import pandas as pd
 
@@ -27,7 +27,7 @@ def leakage(evaluation: Evaluation) -> Criterion:
     if not isinstance(found, dict):
         found = {}
     rows, cells, differing = (found.get(part) for part in ("rows", "cells", "differing"))
-    if not (isinstance(rows, int) and isinstance(cells, int) and isinstance(differing, int)) or cells <= 0:
+    if not (_count(rows) and _count(cells) and _count(differing)) or cells <= 0:
         return Criterion(name, Outcome.INCONCLUSIVE, None, 0.0, "the training set was not audited for leaks")
     example = found.get("example", "")
     if differing or found.get("derived"):
@@ -39,6 +39,10 @@ def leakage(evaluation: Evaluation) -> Criterion:
         words = f"predicts too well to be honest: {', '.join(found['implausible'])}; {example}"
         return Criterion(name, Outcome.INCONCLUSIVE, 0.0, 0.0, words)
     return Criterion(name, Outcome.PASS, 0.0, 0.0, f"{cells} values of {rows} rows are what was known then")
+
+
+def _count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def same_rows(evaluation: Evaluation, *, has_champion: bool) -> Criterion:

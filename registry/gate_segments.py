@@ -192,7 +192,9 @@ def _words(worst: _Judged, count: int, who: str, rule: SegmentRule) -> str:
     found, limit = worst.found, -rule.max_regression
     if not math.isfinite(found.estimate):
         return f"{worst.column} {worst.label}: the {who} has no loss to compare with"
-    words = f"{worst.column} {worst.label} is the weakest of {count}: {found.estimate:+.1%} against the {who}"
+    doubted = worst.outcome is Outcome.INCONCLUSIVE and worst.chance >= EVEN_CHANCE
+    rank = "least certain" if doubted else "weakest"
+    words = f"{worst.column} {worst.label} is the {rank} of {count}: {found.estimate:+.1%} against the {who}"
     if not math.isfinite(found.lower):
         return f"{words}, but no bound on it from {found.blocks} days"
     words += f" ({found.lower:+.1%} to {found.upper:+.1%}), allowed {limit:+.1%}"

@@ -227,7 +227,9 @@ def _weigh(look: _Look) -> _Seen:
 def _wait(look: _Look, words: str, seen: _Seen) -> Action:
     """Stay, or hold when it has taken longer than the deadline; a stopped model's clock stands still."""
     deadline = look.policy.rollout.verdict.deadline
-    if look.age >= deadline and not look.state.stopped:
+    if look.state.stopped:
+        return _act(look, Move.STAY, f"{look.state.model} is stopped ({look.state.stopped}); {words}", seen)
+    if look.age >= deadline:
         reason = f"inconclusive at the deadline of {deadline.total_seconds() / 86400:g} days: {words}; {CHOICES}"
         return _act(look, Move.HOLD, reason, seen)
     return _act(look, Move.STAY, words, seen)

@@ -159,13 +159,9 @@ def _told_once(made: Issued, more: dict[str, Any], *, json_output: bool) -> None
 
 
 def _ring() -> KeyRing:
-    from lifecycle.acting import clock
     from lifecycle.workspace import Workspace
-    from registry.keys import KeyRing
 
-    ws = Workspace()
-    settings = ws.settings
-    return KeyRing(ws.ledger, settings.access_file, clock(), settings.actor, required=settings.access == "required")
+    return Workspace().keys
 
 
 def _lasting(text: str) -> timedelta:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,7 +23,7 @@ def list_alarms(model: Model, json_output: Json = False) -> None:
     ws = Workspace()
     name = ws.policy(model).model
     overridden = ws.registrar.state(name).overridden
-    found = [
+    found: list[dict[str, Any]] = [
         {
             "window_end": iso(window.end),
             "version": window.version,
@@ -38,8 +38,8 @@ def list_alarms(model: Model, json_output: Json = False) -> None:
         emit({"model": name, "alarms": found}, json_output=True)
         return
     lines = {
-        str(one["window_end"]): f"{one['version']} {one['health']}{' (overridden)' if one['overridden'] else ''}: "
-        + "; ".join(map(str, one["findings"]))
+        one["window_end"]: f"{one['version']} {one['health']}{' (overridden)' if one['overridden'] else ''}: "
+        + "; ".join(one["findings"])
         for one in found
     }
     emit(lines or {"alarms": "none"}, json_output=False, title=name)

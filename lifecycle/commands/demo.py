@@ -20,11 +20,12 @@ def demo(
     A second run of the same inputs prints the first one's figures. Ends with exit code 1 when a row was lost, a replay
     came out different, a request fact was served otherwise than training has it, or HTTP and the handler disagree.
     """
+    from contracts.environments import resolved
     from contracts.settings import Settings
     from lifecycle.demo import run_demo
     from lifecycle.terminal import emit, progress_bar
 
-    settings = Settings()
+    settings = resolved(Settings())
     with progress_bar(json_output=json_output) as progress:
         summary, ran = run_demo(settings, rehearsal, fresh=fresh, progress=progress)
     report = settings.reports / "demo.html"

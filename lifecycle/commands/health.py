@@ -77,4 +77,6 @@ def reconcile(adopt: Adopt = False, json_output: Json = False, dry_run: DryRun =
         else:
             said += ws.registrar.reconcile(model, policy)
         found[model] = said or "as the ledger says"
+    if not dry_run and (said := list(ws.keys.project())):
+        found["access"] = said
     emit({"dry_run": dry_run, "differences": found or "the ledger has no model"}, json_output=json_output)

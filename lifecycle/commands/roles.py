@@ -47,7 +47,8 @@ COMMANDS: Mapping[str, Needs] = {
     **_every(Role.TRAINER, "quarantine release", "shadow"),
     **_named(Role.APPROVER, "rollout approve"),
     **_named(Role.PROMOTER, "rollout start", "rollout advance", "rollout rollback", "rollout hold", "rollout resume"),
-    **_named(Role.PROMOTER, "rollout reject", "alarm override", "environment carry", "environment pack"),
+    **_named(Role.PROMOTER, "rollout reject", "rollout stop", "rollout release", "alarm override"),
+    **_named(Role.PROMOTER, "environment carry", "environment pack"),
     **_every(Role.PROMOTER, "environment take", "outbox retry", "outbox send", "reconcile", "serve"),
     # Whoever changes the rules could do without the approvals that they ask for.
     **_named(Role.ADMIN, "policy adopt"),

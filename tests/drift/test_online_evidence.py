@@ -60,6 +60,31 @@ def test_in_canary_only_its_own_arm_counts(risk_policy: Policy, risk_records: Ma
     assert found.prediction_psi == 0.0
 
 
+def test_answers_out_of_range_are_invalid_wherever_they_were_given(
+    risk_policy: Policy, risk_records: Make, shadow_of: Make
+) -> None:
+    """A probability over 1 from the canary or the shadow, and a shadow that gave no number: invalid, and no error."""
+    odd = risk_records(3, seed=5, version="v2", arm="canary", probability=[1.2, 0.2, -0.1])
+    canary = online_evidence(odd, [], NONE, CANARY, risk_policy, NOW)
+    records = risk_records(4)
+    scores = shadow_of(records[:3], "v2", [0.1, 1.01, 0.3]) + shadow_of(records[3:], "v2", 0, "not_finite: none")
+    shadow = online_evidence(records, scores, NONE, SHADOW, risk_policy, NOW)
+    assert canary is not None
+    assert shadow is not None
+    assert (canary.decisions, canary.errors, canary.invalid) == (3, 0, 2)
+    assert (shadow.decisions, shadow.errors, shadow.invalid) == (4, 0, 2)
+
+
+def test_exposure_counts_all_canary_steps_and_the_rest_only_the_present_one(
+    risk_policy: Policy, risk_records: Make
+) -> None:
+    """Of 28 answers over 14 days 14 came in the second step; all 28 were exposed."""
+    state = replace(CANARY, step=1, canary_since=START, since=START + timedelta(days=7))
+    found = online_evidence(risk_records(28, version="v2", arm="canary"), [], NONE, state, risk_policy, NOW)
+    assert found is not None
+    assert (found.decisions, found.exposed) == (14, 28)
+
+
 def test_shifted_answers_show_few_are_not_compared(risk_policy: Policy, risk_records: Make, shadow_of: Make) -> None:
     """A challenger that answers twice as high has a large PSI; under min_decisions there is none."""
     records = risk_records(300)

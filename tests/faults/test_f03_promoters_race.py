@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Callable
 from pathlib import Path
 
 from contracts.errors import LedgerConflict
@@ -33,7 +34,9 @@ def _promoter(url: str, number: int, start: object, results: object) -> None:
     results.put((won, lost))  # type: ignore[attr-defined]
 
 
-def test_eight_promoters_lose_no_row_and_share_no_revision(tmp_path: Path) -> None:
+def test_eight_promoters_lose_no_row_and_share_no_revision(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     """Every append wins exactly one revision, every loser is told the newest one, and the chain holds."""
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     context = multiprocessing.get_context("fork")
@@ -49,7 +52,8 @@ def test_eight_promoters_lose_no_row_and_share_no_revision(tmp_path: Path) -> No
     assert [row.revision for row in rows] == list(range(1, PROMOTERS * EACH + 1))
     assert len({row.request_id for row in rows}) == sum(won for won, _ in counts) == PROMOTERS * EACH
     verify(rows)
-    print(f"race: {len(rows)} rows by {PROMOTERS} processes, {sum(lost for _, lost in counts)} conflicts, 0 lost")
+    record_property(f"figure: rows appended by {PROMOTERS} racing processes, none lost", len(rows))
+    record_property("figure: conflicts among them, each told the newest revision", sum(lost for _, lost in counts))
 
 
 def test_of_eight_that_expect_the_same_revision_one_wins(tmp_path: Path) -> None:

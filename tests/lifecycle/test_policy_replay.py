@@ -28,7 +28,7 @@ from lifecycle.progress import quiet
 from models.load import load_model
 from serving.assemble import columns_for
 from tests.lifecycle.command_runs import ran
-from tests.lifecycle.policy_yard import DAYS, END, MODEL, PER_DAY, SERVICE, PolicyYard, sailed_yard
+from tests.lifecycle.policy_yard import DAYS, END, MODEL, PER_DAY, SERVICE, START, PolicyYard, sailed_yard
 
 DECISIONS = DAYS * PER_DAY
 Runs = Callable[..., tuple[Course, Side]]
@@ -268,6 +268,15 @@ def test_what_cannot_be_replayed_is_refused(yard: PolicyYard, recorded: Policy) 
     at = datetime(2020, 1, 1, tzinfo=UTC)
     with pytest.raises(UsageError, match="nothing is recorded from 2020-01-01"):
         replay_policy(yard.workspace(), recorded, since=at, until=at + timedelta(days=1))
+
+
+def test_a_span_without_decisions_measures_nothing(yard: PolicyYard, recorded: Policy) -> None:
+    """An hour in which nobody asked has no loss to compare, and the page says so in place of a figure."""
+    found = replay_policy(yard.workspace(), recorded, since=START, until=START + timedelta(hours=1))
+    assert (found.losses["decisions"], found.happened.answered()) == (0, {})
+    assert verdict(found).startswith("No decision of the span has a known outcome")
+    Console(file=io.StringIO()).print(replay_page(found))
+    assert as_plain(found)["loss"]["replayed"] is None
 
 
 def test_both_sides_stand_beside_each_other(stricter: Replayed) -> None:

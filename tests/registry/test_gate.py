@@ -19,7 +19,16 @@ def test_a_clearly_better_candidate_passes() -> None:
     """25% less loss than champion and incumbent, in every segment and calibrated, passes with all criteria named."""
     found = gate(evaluation(), policy(), has_champion=True, now=NOW)
     assert found.outcome is Outcome.PASS
-    named = ["rows", "leakage_audit", "same_rows", "sources", "beat_incumbent", "beat_champion", "segment_origin", "ece"]
+    named = [
+        "rows",
+        "leakage_audit",
+        "same_rows",
+        "sources",
+        "beat_incumbent",
+        "beat_champion",
+        "segment_origin",
+        "ece",
+    ]
     assert [c.name for c in found.criteria] == named
 
 
