@@ -35,13 +35,10 @@ def online_evidence(
     shadow scorer scores whichever of champion and challenger did not answer.
 
     Args:
-        records: decisions of the model; those outside [state.since, now] are left out.
-        shadow: unserved answers of either version; likewise.
-        pairs: `MaturityTracker.pairs(challenger, champion)`: all since shadow began, because before that nobody asked
-            the challenger. Corrected outcomes are corrected in place and keep their order.
+        records, shadow: decisions, and unserved answers of either version; only from state.since to now.
+        pairs: `MaturityTracker.pairs(challenger, champion)`: all since shadow began; corrections keep their order.
         state: the rollout's state; its `since` is when the present stage or canary step began.
-        policy: limits below which no PSI is computed.
-        now: decisions after it are left out.
+        policy, now: limits below which no PSI is computed; the moment.
 
     Returns:
         None without a challenger. decisions, errors, invalid, fallbacks: counts in the present stage. errors: answers
@@ -57,7 +54,7 @@ def online_evidence(
     since, challenger = state.since, state.challenger
     fine, exposed_since = state.stage is Stage.CANARY, state.canary_since or since
     past = [r for r in records if r.model == state.model and min(since, exposed_since) <= r.as_of <= now]
-    inside = [r for r in past if r.as_of >= since]
+    inside = [r for r in past if since <= r.as_of]
     scores = {(s.decision_id, s.version): s for s in shadow if s.model == state.model and since <= s.as_of <= now}
     said = _predictions(inside, scores, challenger)
     champion = _predictions(inside, scores, state.champion or "")
@@ -65,15 +62,15 @@ def online_evidence(
     arm = [r for r in past if r.route.arm == "canary" and r.route.version == challenger and r.as_of >= exposed_since]
     own = [r for r in arm if r.as_of >= since] if fine else []
     watched = [s for (_, version), s in scores.items() if version == challenger and not fine]
-    errors, invalid = _failed(own, watched)
-    latencies = [r.latency_ms for r in own]
+    (errors, invalid), latencies = _failed(own, watched), [r.latency_ms for r in own]
     shift = _shift([champion[d] for d in both], [said[d] for d in both], policy)
+    days = pairs["as_of"].dt.strftime("%Y-%m-%d") if len(pairs) else ()
     return OnlineEvidence(
         decisions=len(own) + len(watched),
         days=(now - since).total_seconds() / 86400.0,
         pairs_challenger=tuple(float(x) for x in pairs["challenger"]),
         pairs_champion=tuple(float(x) for x in pairs["champion"]),
-        pair_blocks=tuple(pairs["as_of"].dt.strftime("%Y-%m-%d")) if len(pairs) else (),
+        pair_blocks=tuple(days),
         errors=errors,
         invalid=invalid,
         fallbacks=sum(r.answer.rung is not Rung.CANARY and not any(map(_data, _causes(r))) for r in own),

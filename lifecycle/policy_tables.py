@@ -92,7 +92,9 @@ def _sums(found: Replayed) -> Table:
     table.add_row(metric, f"{loss['happened']:.4f}", f"{loss['replayed']:.4f}")
     table.add_row("answered by", _by(found.happened), _by(found.replayed))
     for kind in ("promoted", "held", "rejected", "rolled_back", "superseded", "expired"):
-        table.add_row(kind.replace("_", " "), *(str(len(side.of(kind))) for side in (found.happened, found.replayed)))
+        left, right = (len(side.of(kind)) for side in (found.happened, found.replayed))
+        if left or right:
+            table.add_row(kind.replace("_", " "), str(left), str(right))
     for name in ("retrains", "alarms", "reviews"):
         table.add_row(name, *(str(getattr(side, name)) for side in (found.happened, found.replayed)))
     currency = found.policy.business.costs.currency

@@ -59,8 +59,7 @@ def sequential_test(
     inequality bounds the chance that it **ever** reaches 1 / alpha by alpha: no price for looking often.
 
     pass: e_better >= 1 / alpha now, and e_worse never. fail: e_worse >= 1 / alpha at any pair. Else inconclusive.
-    The promise supposes that, given the pairs before, a pair's mean obeys the null; average pairs that share much
-    (horizons of one series) before.
+    The promise supposes that, given the pairs before, a pair's mean obeys the null.
 
     Args:
         challenger, champion: losses >= 0 of the same subjects, in order of maturity. A challenger's loss that is not

@@ -122,7 +122,9 @@ class Registrar(ByHand):
             raise UsageError(f"{policy.model} {version}: wanted a registered version")
         payload = _figures(verdict)
         draft = self._draft(policy, RowKind.GATED, version, verdict.words, payload)
-        self._append_soon(draft, f"gate:{version}:{content_hash({**payload, 'policy_hash': policy.hash})}")
+        # What predicting cost is never the same twice: a run that goes on after a kill has reached the same verdict.
+        reached = [(c.name, c.outcome.value, c.bound) for c in verdict.criteria]
+        self._append_soon(draft, f"gate:{version}:{content_hash([verdict.outcome.value, reached, policy.hash])}")
         crash_point("gate.recorded")
         self._settle_waiting(policy)
         crash_point("gate.superseded")
@@ -286,6 +288,7 @@ def _ruling_id(action: Action, of: str, decided_on: int) -> str:
 def _figures(verdict: Verdict) -> dict[str, Any]:
     criteria = [
         {"name": c.name, "outcome": c.outcome.value, "value": c.value, "bound": c.bound, "words": c.words}
+        | ({"evidence": c.evidence} if c.evidence else {})
         for c in verdict.criteria
     ]
     return {"outcome": verdict.outcome.value, "criteria": criteria}

@@ -19,9 +19,9 @@ def guardrails(evidence: OnlineEvidence | None, policy: Policy) -> Verdict:
     every look, so that a good challenger is not thrown out by looking often) that the true share is over the limit,
     even before `min_decisions`; they pass when the share seen is within the limit over at least `min_decisions`.
     Latency is the share of decisions slower than p99_ms against 1%: a single slow one (a model read from disk) says
-    nothing, so it passes as long as that many would come by chance. The shift of predictions passes when the PSI seen is within the
-    limit over at least `min_decisions`, and fails when the bound below which it is not by chance is over it (see
-    drift.paired_shift). What was not measured is left out.
+    nothing, so it passes as long as that many would come by chance. The shift of predictions passes when the PSI seen
+    is within the limit over at least `min_decisions`, and fails when the bound below which it is not by chance is over
+    it (see drift.paired_shift). What was not measured is left out.
 
     Returns:
         pass, fail, or inconclusive (too few decisions, or a share over the limit that may be chance).

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pwd
 import shutil
+import signal
+import socket
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -22,22 +27,47 @@ _SETTINGS = (
 )
 
 
+_STOP = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
+
+
 class Cluster:
     """A running server; `stop` and `start` as often as a test wants."""
 
     def __init__(self, folder: Path, programs: Path, user: str) -> None:
         self.folder, self._programs, self._user, self.port = folder, programs, user, free_port()
+        self._server: subprocess.Popen[bytes] | None = None
         self._run("initdb", "-D", "data", "-U", "seatrial", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
         with (folder / "data" / "postgresql.conf").open("a") as file:
             file.write(f"{_SETTINGS}port = {self.port}\nunix_socket_directories = '{folder}'\n")
 
     def start(self) -> None:
-        """Start, and wait until it answers."""
-        self._run("pg_ctl", "-D", "data", "-l", "log", "-w", "-t", "30", "start")
+        """Start, and wait until it answers; should the tests be killed, the server goes with them."""
+        with (self.folder / "log").open("ab") as out:
+            server: subprocess.Popen[bytes] = subprocess.Popen(
+                [str(self._programs / "postgres"), "-D", "data"],
+                **self._surroundings(out),
+                preexec_fn=lambda: ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGQUIT),
+            )
+        self._server = server
+        for _ in range(600):
+            if server.poll() is not None:
+                break
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0 and self._answers():
+                    return
+            time.sleep(0.05)
+        raise RuntimeError(f"postgres: {(self.folder / 'log').read_text()[-500:]}")
 
     def stop(self, mode: str = "immediate") -> None:
         """Stop; `immediate` is what a crash is like."""
-        self._run("pg_ctl", "-D", "data", "-m", mode, "-w", "-t", "30", "stop", check=False)
+        if self._server is not None and self._server.poll() is None:
+            self._server.send_signal(_STOP[mode])
+            try:
+                self._server.wait(30)
+            except subprocess.TimeoutExpired:
+                self._server.kill()
+                self._server.wait(30)
 
     def database(self) -> str:
         """The URL of a new, empty database."""
@@ -45,21 +75,24 @@ class Cluster:
         self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "seatrial", name)
         return f"postgresql+pg8000://seatrial@127.0.0.1:{self.port}/{name}"
 
-    def _run(self, program: str, *arguments: str, check: bool = True) -> None:
-        # The server must not inherit a pipe of ours: reading it would never end.
+    def _answers(self) -> bool:
+        try:
+            self._run("pg_isready", "-h", "127.0.0.1", "-p", str(self.port))
+        except RuntimeError:
+            return False
+        return True
+
+    def _run(self, program: str, *arguments: str) -> None:
         with (self.folder / "commands.log").open("ab") as out:
-            done = subprocess.run(
-                [str(self._programs / program), *arguments],
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                timeout=60,
-                user=self._user or None,
-                env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "HOME": str(self.folder)},
-            )
-        if check and done.returncode:
+            command = [str(self._programs / program), *arguments]
+            done = subprocess.run(command, timeout=60, **self._surroundings(out))
+        if done.returncode:
             raise RuntimeError(f"{program}: {(self.folder / 'commands.log').read_text()[-500:]}")
+
+    def _surroundings(self, out: IO[bytes]) -> dict[str, Any]:
+        variables = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "HOME": str(self.folder)}
+        streams = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": out}
+        return {"cwd": self.folder, "user": self._user or None, "env": variables, **streams}
 
 
 @contextmanager
@@ -68,16 +101,16 @@ def cluster() -> Iterator[Cluster]:
     pytest.importorskip("pg8000", reason="the postgres extra is not installed")
     programs = _programs()
     if programs is None:
-        pytest.skip("no PostgreSQL server is installed (initdb, pg_ctl)")
+        pytest.skip("no PostgreSQL server is installed (initdb, postgres)")
     user = _other_user()
     if user is None:
         pytest.skip("initdb refuses to run as root, and there is no user postgres or nobody")
     # Not below pytest's own folder, which other users may not enter; the short name is for the socket's sake.
     folder = Path(tempfile.mkdtemp(prefix="pg"))
+    running = None
     try:
         if user:
             shutil.chown(folder, user)
-        running = None
         try:
             running = Cluster(folder, programs, user)
             running.start()
@@ -85,14 +118,8 @@ def cluster() -> Iterator[Cluster]:
             pytest.skip(f"PostgreSQL does not start here: {error}")
         yield running
     finally:
-        if (folder / "data" / "postmaster.pid").exists():
-            subprocess.run(
-                [str(programs / "pg_ctl"), "-D", "data", "-m", "immediate", "-w", "stop"],
-                cwd=folder,
-                capture_output=True,
-                timeout=60,
-                user=user or None,
-            )
+        if running is not None:
+            running.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -104,8 +131,8 @@ def postgres() -> Iterator[Cluster]:
 
 
 def _programs() -> Path | None:
-    found = shutil.which("pg_ctl")
-    places = [Path(found).resolve().parent] if found and shutil.which("initdb") else []
+    found = shutil.which("initdb")
+    places = [Path(found).resolve().parent] if found else []
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: float(p.parts[-3]), reverse=True)
     places += [place.parent for place in versions]
     return next((place for place in places if (place / "createdb").exists()), None)

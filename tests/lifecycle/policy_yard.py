@@ -39,7 +39,7 @@ START = datetime(2026, 3, 2, tzinfo=UTC)
 DAYS, PER_DAY = 24, 20
 END = START + timedelta(days=DAYS)
 MODEL, SERVICE = "late_delivery", "late_delivery_v1"
-CARRIERS = ("UA", "DL", "AA", "WN", "AS", "B6")
+CARRIERS: tuple[str, ...] = ("UA", "DL", "AA", "WN", "AS", "B6")
 # Share of wrong labels that a version learns from: the first is so so, the second good, the third worse than both.
 WRONG = (0.35, 0.0, 0.48)
 
@@ -121,7 +121,7 @@ def drawn(rng: np.random.Generator, at: Sequence[datetime], wrong: float = 0.0) 
     return pd.DataFrame(
         {
             "row_id": [f"r{place}" for place in range(rows)],
-            "as_of": pd.DatetimeIndex(at).as_unit("us"),
+            "as_of": pd.DatetimeIndex(list(at)).as_unit("us"),
             "carrier": rng.choice(CARRIERS, rows),
             "origin": rng.choice(["JFK", "EWR", "LGA"], rows),
             "destination": rng.choice(["ATL", "ORD", "LAX", "SFO"], rows),

@@ -109,7 +109,7 @@ def test_a_training_killed_before_it_registers_takes_its_finished_run(yard: Yard
     ended = run(yard, "train", "demand")
     assert ended.code == 0, ended.err
     kept = [line for line in ended.err.splitlines() if line.endswith(" kept")]
-    assert (len(kept), kept[-1]) == (3, "final kept")
+    assert (len(kept), kept[-1]) == (4, "final kept")
     assert finished_runs(yard) == runs
     manifest = json.loads((yard.settings.artifacts / "demand" / "v1" / "manifest.json").read_text())
     assert manifest["meta"]["run_id"] == runs[0]

@@ -13,6 +13,7 @@ from registry.gate import gate
 from tests.registry.rig import START, evaluation, policy
 
 NOW = START + timedelta(days=21)
+SIDES = ("candidate", "champion")
 
 
 def test_a_clearly_better_candidate_passes() -> None:
@@ -105,6 +106,32 @@ def test_a_leak_fails_even_when_there_is_too_little_to_judge() -> None:
     bare = evaluation()
     without = {name: value for name, value in bare.dataset.items() if name != "leakage_audit"}
     assert gate(replace(bare, dataset=without), policy(), has_champion=True, now=NOW).outcome is Outcome.INCONCLUSIVE
+
+
+def test_the_evidence_holds_what_does_not_decide() -> None:
+    """Bounds, days, and Diebold-Mariano beside them, in figures and in words."""
+    found = next(
+        c for c in gate(evaluation(), policy(), has_champion=True, now=NOW).criteria if c.name == "beat_champion"
+    )
+    assert found.value == found.evidence["lower"] < found.evidence["less_loss"] < found.evidence["upper"]
+    assert found.evidence["days"] == 20
+    assert found.evidence["diebold_mariano"] > 10
+    assert found.evidence["diebold_mariano_p"] < 0.001
+    assert "Diebold-Mariano +" in found.words
+
+
+def test_equal_models_seldom_pass_or_fail_the_whole_gate() -> None:
+    """A hundred backtests of two models of one quality over 20 days: each wrong verdict in at most one of twenty."""
+    outcomes = []
+    for seed in range(100):
+        base, rng = evaluation(rows=200, champion=0.15, seed=seed), np.random.default_rng(1000 + seed)
+        shared, day = rng.normal(0, 0.02, 20), np.arange(200) // 10
+        equal = {who: rng.normal(0.15, 0.03, 200).clip(0) + shared[day] + rng.normal(0, 0.01, 20)[day] for who in SIDES}
+        losses = base.losses.assign(**{who: values.clip(0) for who, values in equal.items()})
+        found = gate(replace(base, losses=losses), policy(), has_champion=True, now=NOW)
+        outcomes.append(next(c.outcome for c in found.criteria if c.name == "beat_champion"))
+    assert outcomes.count(Outcome.PASS) <= 5
+    assert outcomes.count(Outcome.FAIL) <= 5
 
 
 def test_a_backtest_of_two_days_gives_no_bound() -> None:

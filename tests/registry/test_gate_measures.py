@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ import pytest
 
 from contracts.evaluation import Evaluation
 from contracts.policy import Policy
-from contracts.rollout import Criterion, Outcome, Verdict
+from contracts.rollout import Criterion, Outcome, RowKind, Verdict
 from registry.gate import gate
-from tests.registry.rig import START, evaluation, policy
+from tests.registry.rig import MODEL, START, World, evaluation, policy
 
 NOW = START + timedelta(days=21)
 GATE: dict[str, Any] = {"metric": "brier", "min_rows": 100}
@@ -137,3 +138,18 @@ def test_criteria_that_the_policy_does_not_ask_for_are_not_there() -> None:
     """So that a verdict says only what was judged."""
     names = [criterion.name for criterion in verdict(evaluation(), asked()).criteria]
     assert names == ["rows", "leakage_audit", "same_rows", "sources", "beat_incumbent", "beat_champion"]
+
+
+def test_the_same_verdict_with_another_latency_is_one_row(tmp_path: Path) -> None:
+    """A training that goes on after a kill measures another time, and has reached nothing new; another outcome has."""
+    world, rule = World(tmp_path), asked(predict={"p99_ms": 10})
+    version = world.register("one", None)
+    verdicts = [verdict(replace(evaluation(), predict={"p99_ms": ms}), rule) for ms in (0.5, 0.7, 20.0)]
+    for found in (verdicts[0], verdicts[0], verdicts[1]):
+        world.registrar.record_gate(rule, version, found)
+    rows = [row for row in world.ledger.rows(MODEL) if row.kind is RowKind.GATED]
+    assert len(rows) == 1
+    beaten = next(c for c in rows[0].payload["criteria"] if c["name"] == "beat_champion")
+    assert beaten["evidence"]["days"] == 20
+    world.registrar.record_gate(rule, version, verdicts[2])
+    assert world.state.gates[version] == "fail"

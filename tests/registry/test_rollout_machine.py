@@ -105,7 +105,7 @@ class Rollouts(RuleBasedStateMachine):
         else:
             registrar.apply(action, rules, SEEN[seen])
         stays = action.move not in FORWARD
-        assert stays or state.stage is Stage.CANDIDATE or seen in ("good", "open"), action.reason
+        assert stays or state.stage is Stage.CANDIDATE or seen in ("good", "open", "exposed"), action.reason
         assert stays or state.stage is not Stage.CANARY or seen != "exposed", action.reason
         assert misses < 5 or state.stage not in (Stage.SHADOW, Stage.CANARY) or action.move in (Move.HOLD, Move.EXPIRE)
 
