@@ -61,6 +61,8 @@ bench: setup ## the benchmarks (after a demo), tables into docs/
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.reconciliation
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.leakage
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.verdicts
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.gates
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.access
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.lifecycle
 
 serve: setup ## the BentoML service on 127.0.0.1:3000 over the workspace in .seatrial

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +13,7 @@ from contracts.monitoring import MonitorDecision, WindowVerdict
 from contracts.policy import Policy
 from contracts.rollout import OnlineEvidence, RolloutState
 from contracts.settings import Settings
-from contracts.times import iso, parse_time, utc
+from contracts.times import utc
 from drift.evidently_report import measure
 from drift.landed_labels import Landed, LandedLabels
 from drift.log_source import LogSource
@@ -49,7 +47,6 @@ class Monitor:
         self._labels = LandedLabels(policy.kind)
         self._artifacts = ArtifactStore(settings.artifacts)
         self._profiles: dict[str, Profile | None] = {}
-        self._retrains = folder / f"{policy.model}-retrains.jsonl"
         self._looks: dict[tuple[str, datetime], Look] = {}
 
     def update(
@@ -100,7 +97,7 @@ class Monitor:
             matured=self.tracker.frame(),
             profile=self.profile(state.champion),
             now=now,
-            last_retrains=self.retrains(),
+            last_retrains=state.retrains,
             events=events,
             unsafe=unsafe,
             overridden=state.overridden,
@@ -126,23 +123,6 @@ class Monitor:
         if profile is None or not self.watcher.report(look, profile, path):
             return None
         return path
-
-    def note_retrain(self, at: datetime) -> None:
-        """Remember on disk that a retraining starts; call it before the training, so that a crash counts too."""
-        self._retrains.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(self._retrains, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
-        try:
-            os.write(file, (json.dumps({"at": iso(at)}) + "\n").encode())
-            os.fsync(file)
-        finally:
-            os.close(file)
-
-    def retrains(self) -> list[datetime]:
-        """When retrainings were started, by whatever process."""
-        if not self._retrains.exists():
-            return []
-        lines = self._retrains.read_text(encoding="utf-8").splitlines()
-        return [parse_time(json.loads(line)["at"]) for line in lines if line.endswith("}")]
 
     def profile(self, version: str) -> Profile | None:
         """The version's reference; None when its artifact has none: then the judge says not enough data."""

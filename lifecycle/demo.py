@@ -6,7 +6,6 @@ import json
 import random
 import shutil
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,15 @@ from contracts.errors import UsageError
 from contracts.mapping import load_mapping
 from contracts.rehearsal import load_rehearsal
 from contracts.settings import Settings
-from contracts.times import SetClock, iso, parse_time
+from contracts.times import SetClock, iso
 from lifecycle.demo_data import data_folder
 from lifecycle.demo_results import Demo
+from lifecycle.demo_state import MARKER
 from lifecycle.fleet import sail_all
 from lifecycle.progress import Progress, quiet
 from lifecycle.skew import skew_of
 from lifecycle.workspace import Workspace
 
-MARKER = "demo-state.json"
 SKEW_DECISIONS = 300  # of each model
 
 
@@ -38,13 +37,6 @@ def finished(settings: Settings, identity: str) -> dict[str, Any] | None:
         summary: dict[str, Any] = json.loads(report.read_text())
         return summary
     return None
-
-
-def demo_end(settings: Settings) -> datetime | None:
-    """When the history of this workspace's finished demo ends; None when no demo made the workspace."""
-    marker = settings.home / MARKER
-    state = json.loads(marker.read_text()) if marker.exists() else {}
-    return parse_time(state["end"]) if state.get("complete") else None
 
 
 def make_room(settings: Settings, identity: str, *, fresh: bool) -> None:

@@ -12,7 +12,7 @@ from contracts.errors import NotEnoughData
 from contracts.monitoring import MonitorDecision, Response, WindowVerdict
 from contracts.policy import Policy
 from contracts.rollout import Action, Move, RolloutState, Stage
-from contracts.times import SetClock
+from contracts.times import SetClock, iso
 from lifecycle.pipeline import Trial, build_features, train_candidate
 from lifecycle.progress import Progress, quiet
 from lifecycle.rollouts import advance, seen, under_trial
@@ -165,7 +165,7 @@ class Loop:
         self.story.responses.append((now, response))
         if response.response is Response.RETRAIN and not under_trial(state):
             self.story.retrains += 1
-            self._monitor.note_retrain(now)
+            self.ws.registrar.request_retrain(self.policy, response.reason, iso(now))
             try:
                 self._train(now, quiet)
             except NotEnoughData as error:

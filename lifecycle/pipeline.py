@@ -132,7 +132,6 @@ def train_candidate(
     from registry.gate import gate
 
     with ws.alone(f"train-{policy.model}"):
-        ws.registrar.record_policy(policy, "the policy in force")
         rows, guaranteed = joined(ws, seeded(policy, seed), now, progress)
         progress("leakage audit", 0.0)
         audited = training_audit(ws, policy, rows)
@@ -170,6 +169,7 @@ def _registered(
     progress("MLflow", 0.92)
     run_id = _logged(ws, policy, trained, key)
     progress("register", 0.97)
+    ws.registrar.record_policy(policy, "the policy in force")
     features_hash = ws.features_hash(policy)
     version = ws.registrar.register(
         trained, policy, run_id=run_id, features_hash=features_hash, code_revision=ws.revision

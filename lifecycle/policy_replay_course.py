@@ -15,7 +15,7 @@ from contracts.errors import LedgerBroken
 from contracts.monitoring import MonitorDecision, Response, WindowVerdict
 from contracts.policy import Policy
 from contracts.rollout import Action, LedgerRow, RolloutState, RowKind
-from contracts.times import SetClock
+from contracts.times import SetClock, iso
 from drift.monitor import Monitor
 from drift.psi import measure
 from lifecycle.policy_replay_answers import Answering
@@ -185,9 +185,6 @@ class _Voyage:
             if verdict.end <= since:
                 self.monitor.watcher.log.append(verdict)
                 self._monitored = verdict.end
-        for at in self.history.retrains:
-            if at < since:
-                self.monitor.note_retrain(at)
         self.course.records += known
         self.registrar.projection.write(self.policy)
         self.clock.set(since)
@@ -269,7 +266,7 @@ class _Voyage:
         self.course.responses.append((now, response))
         if response.response is Response.RETRAIN and not under_trial(state):
             self.course.asked.append(now)
-            self.monitor.note_retrain(now)
+            self.registrar.request_retrain(self.policy, response.reason, iso(now))
             if not any(abs(row.at - now) <= SAME_DAY for row in self.history.registrations):
                 self.course.notes.append(
                     (now, f"a retraining is asked for, no such candidate exists: {response.reason}")
@@ -300,7 +297,7 @@ class _Voyage:
             self.course.notes.append((row.at, words + left))
             if self.suppose.only_asked:
                 return
-            self.monitor.note_retrain(row.at)
+            self.registrar.request_retrain(self.policy, words, iso(row.at))
         self.course.trained.append((row.at, row.version))
         newest = head(self.registrar.ledger.rows(row.model), row.model)
         self.registrar.ledger.append(_draft(row, row.request_id), newest.revision)

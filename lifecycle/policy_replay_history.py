@@ -31,7 +31,7 @@ class History:
 
     Attributes:
         rows: the ledger's, by revision. records: decisions, by time. shadow: unserved answers.
-        windows: judged windows. retrains: when retrainings were started.
+        windows: judged windows. retrains: when retrainings were asked for.
     """
 
     def __init__(self, ws: Workspace, policy: Policy) -> None:
@@ -44,7 +44,7 @@ class History:
         self.shadow: list[ShadowScore] = source.shadow()
         monitor = Monitor(ws.settings, policy, ws.declarations)
         self.windows: list[WindowVerdict] = monitor.watcher.log.verdicts()
-        self.retrains: list[datetime] = sorted(monitor.retrains())
+        self.retrains: list[datetime] = [row.at for row in self.rows if row.kind is RowKind.RETRAIN_REQUESTED]
         self._landed: dict[str, pd.DataFrame] = {}
         self._unsafe: dict[datetime, tuple[str, ...]] = {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from textwrap import shorten
 from typing import Any
 
 from contracts.policy import Policy
@@ -12,6 +13,7 @@ from registry.freezes import frozen
 from registry.rollout import approvals_needed
 
 LAST_ROWS = 8
+_REASON = 110
 
 
 def plain(state: RolloutState) -> dict[str, Any]:
@@ -104,13 +106,16 @@ def _words(move: Move) -> str:
 
 
 def _gate(rows: Sequence[LedgerRow], version: str) -> dict[str, str]:
-    """The outcome and the figures of the version's newest gate, in words."""
+    """The outcome of the version's newest gate, in words what decided, and the names of what else passed."""
     gates = [row for row in rows if row.kind is RowKind.GATED and row.version == version]
     if not gates:
         return {"outcome": "no gate yet"}
     payload = gates[-1].payload
-    said = {c["name"]: f"{c['outcome']}: {c['words']}" for c in payload.get("criteria", ())}
-    return {"outcome": str(payload.get("outcome")), **said}
+    criteria = payload.get("criteria", ())
+    telling = [c for c in criteria if c["outcome"] != "pass" or c["name"].startswith("beat_")]
+    said = {c["name"]: f"{c['outcome']}: {c['words']}" for c in telling}
+    rest = ", ".join(c["name"] for c in criteria if c not in telling)
+    return {"outcome": f"{payload.get('outcome')} (row {gates[-1].revision})", **said, "also_passed": rest or "nothing"}
 
 
 def _author(state: RolloutState, version: str) -> str:
@@ -120,7 +125,9 @@ def _author(state: RolloutState, version: str) -> str:
 
 def _line(row: LedgerRow) -> str:
     version = f" {row.version}" if row.version else ""
-    return f"{_when(row.at)} {row.kind.value}{version} by {row.actor}: {row.reason}"
+    return (
+        f"{_when(row.at)} {row.kind.value}{version} by {row.actor}: {shorten(row.reason, _REASON, placeholder=' ...')}"
+    )
 
 
 def _when(at: datetime | None) -> str:

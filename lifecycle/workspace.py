@@ -13,7 +13,8 @@ from contracts.environments import resolved
 from contracts.errors import InputInvalid, UnknownName
 from contracts.policy import Policy, load_policies
 from contracts.settings import Settings
-from contracts.times import Clock
+from contracts.times import Clock, SetClock
+from lifecycle.demo_state import demo_end
 
 if TYPE_CHECKING:
     from drift.monitor import Monitor
@@ -30,19 +31,25 @@ if TYPE_CHECKING:
     from serving.shadow import ShadowScorer
 
 
+def _clock(settings: Settings) -> Clock:
+    end = None if settings.clock else demo_end(settings)
+    return SetClock(end) if end else settings.make_clock()
+
+
 class Workspace:
     """The parts of one workspace, wired together.
 
     Args:
         settings: where things are; the environment's (SEATRIAL_*) when not given.
-        clock: where "now" comes from; the settings' own clock when not given.
+        clock: where "now" comes from; when not given the settings' own, or in a demo's workspace the end of its
+            history: today's would find everything there stale.
         durable: False lets feature rows reach the disk when the system likes; a rehearsal can make them again.
     """
 
     def __init__(self, settings: Settings | None = None, clock: Clock | None = None, *, durable: bool = True) -> None:
         self.settings = settings or resolved(Settings())
         self._durable = durable
-        self.clock = clock or self.settings.make_clock()
+        self.clock = clock or _clock(self.settings)
 
     @cached_property
     def policies(self) -> dict[str, Policy]:

@@ -223,10 +223,12 @@ class Registrar(ByHand):
 
     def record_policy(self, policy: Policy, reason: str) -> RolloutState:
         """Record the policy in force; no-op while it is the one recorded last."""
-        past = [r for r in self.ledger.rows(policy.model) if r.kind is RowKind.POLICY_CHANGED]
-        if not past or past[-1].payload.get("policy_hash") != policy.hash:
-            draft = self._draft(policy, RowKind.POLICY_CHANGED, "", reason, {"policy": policy.model_dump(mode="json")})
-            self._append_soon(draft, f"policy:{policy.hash}:{len(past)}")
+        rows = self.ledger.rows(policy.model)
+        past = [row for row in rows if row.kind is RowKind.POLICY_CHANGED]
+        if past and past[-1].payload.get("policy_hash") == policy.hash:
+            return fold(rows, policy.model)
+        draft = self._draft(policy, RowKind.POLICY_CHANGED, "", reason, {"policy": policy.model_dump(mode="json")})
+        self._append_soon(draft, f"policy:{policy.hash}:{len(past)}")
         return self.projection.write(policy)
 
     def reconcile(self, model: str, policy: Policy) -> tuple[str, ...]:

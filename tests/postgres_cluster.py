@@ -36,7 +36,7 @@ class Cluster:
 
     def __init__(self, folder: Path, programs: Path, user: str) -> None:
         self.folder, self._programs, self._user, self.port = folder, programs, user, free_port()
-        self._server: subprocess.Popen[bytes] | None = None
+        self._server: subprocess.Popen[Any] | None = None
         self._run("initdb", "-D", "data", "-U", "seatrial", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
         with (folder / "data" / "postgresql.conf").open("a") as file:
             file.write(f"{_SETTINGS}port = {self.port}\nunix_socket_directories = '{folder}'\n")
@@ -44,7 +44,7 @@ class Cluster:
     def start(self) -> None:
         """Start, and wait until it answers; should the tests be killed, the server goes with them."""
         with (self.folder / "log").open("ab") as out:
-            server: subprocess.Popen[bytes] = subprocess.Popen(
+            server: subprocess.Popen[Any] = subprocess.Popen(
                 [str(self._programs / "postgres"), "-D", "data"],
                 **self._surroundings(out),
                 preexec_fn=lambda: ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGQUIT),

@@ -26,12 +26,11 @@ def freshness(
     Measured by the workspace's clock; in a demo's workspace that stands at the demo's end unless SEATRIAL_CLOCK says
     otherwise. Ends with exit code 1 when a source that a declared view needs is not safe for automation.
     """
-    from lifecycle.demo import demo_end
     from lifecycle.terminal import emit
     from lifecycle.workspace import Workspace
 
     ws = Workspace()
-    now = ws.clock.now() if ws.settings.clock else demo_end(ws.settings) or ws.clock.now()
+    now = ws.clock.now()
     service = ws.declarations.services[_service(ws, model)] if model else None
     names = service.views if service else tuple(ws.declarations.views)
     needed: set[str] = {ws.declarations.views[name].event for name in names}

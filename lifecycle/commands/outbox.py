@@ -82,6 +82,7 @@ def send(
     A target that is down does not keep the others waiting; its events are tried again later (docs/events.md). Ends with
     exit code 1 when an event died and a person has to look, with 3 when a target is down.
     """
+    from contracts.times import SystemClock
     from lifecycle.sending import dispatcher, load_targets
     from lifecycle.terminal import emit, progress_bar
     from lifecycle.workspace import Workspace
@@ -93,7 +94,8 @@ def send(
         emit(_nothing(ws.settings), json_output=json_output)
         return
     done = {one.name: Passed() for one in targets}
-    with dispatcher(ws.settings, targets, ws.clock) as sending, progress_bar(json_output=json_output) as progress:
+    # Sending happens in real time, also beside a rehearsal whose clock stands.
+    with dispatcher(ws.settings, targets, SystemClock()) as sending, progress_bar(json_output=json_output) as progress:
         until = time.monotonic() + watch
         while not dry_run:
             for name, passed in sending.send(progress).items():
@@ -117,6 +119,7 @@ def retry(
 ) -> None:
     """Bring dead events back, once their cause is mended; `seatrial outbox send` then tries them again."""
     from contracts.errors import UnknownName, UsageError
+    from contracts.times import SystemClock
     from lifecycle.sending import load_targets, opened
     from lifecycle.terminal import emit
     from lifecycle.workspace import Workspace
@@ -139,7 +142,7 @@ def retry(
         chosen = {name: [d.event_id for d in found if d.event_id in wished] for name, found in dead.items()}
         if not dry_run:
             for name, ids in chosen.items():
-                outbox.retry(name, ids, ws.clock.now())
+                outbox.retry(name, ids, SystemClock().now())
     emit({"dry_run": dry_run, "will_be_tried_again": chosen}, json_output=json_output)
 
 

@@ -25,7 +25,7 @@ def serve(
     stands at the demo's end unless --at or SEATRIAL_CLOCK says otherwise.
     """
     from contracts.times import iso, parse_time
-    from lifecycle.demo import demo_end
+    from lifecycle.demo_state import demo_end
     from lifecycle.http_check import service_command, service_environment
     from lifecycle.workspace import Workspace
 

@@ -26,14 +26,13 @@ def compare(model: Model, first: First = None, second: Second = None, json_outpu
     answer says which. Registers nothing.
     """
     from lifecycle.comparison import by_part, differences, unlike
-    from lifecycle.demo import demo_end
     from lifecycle.terminal import emit, progress_bar
     from lifecycle.versions import pair_of, paired
     from lifecycle.workspace import Workspace
 
     ws = Workspace()
     policy = ws.policy(model)
-    now = ws.clock.now() if ws.settings.clock else demo_end(ws.settings) or ws.clock.now()
+    now = ws.clock.now()
     with ws.closing(), progress_bar(json_output=json_output) as progress:
         versions = pair_of(ws, policy, first, second)
         found = paired(ws, policy, versions, now, progress)

@@ -24,6 +24,7 @@ def monitor(
     """
     from contracts.errors import UsageError
     from contracts.monitoring import Health, Response
+    from contracts.times import iso
     from lifecycle.pipeline import train_candidate
     from lifecycle.posted import land_posted
     from lifecycle.rollouts import advance
@@ -57,7 +58,7 @@ def monitor(
         path = ws.settings.reports / f"{policy.model}-drift.html"
         result["report"] = str(watcher.report(state, now, path) or "not enough rows for a report")
     if retrain and response.response is Response.RETRAIN:
-        watcher.note_retrain(now)
+        ws.registrar.request_retrain(policy, response.reason, iso(now))
         with progress_bar(json_output=json_output) as progress:
             trial = train_candidate(ws, policy, now, progress)
         action, _ = advance(ws, policy, now, verdict=trial.verdict)

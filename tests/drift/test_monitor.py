@@ -126,16 +126,14 @@ def test_evidence_pairs_come_from_the_shadow_stream(
     assert monitor.evidence(RolloutState("late_delivery", champion="v1"), NOW) is None
 
 
-def test_report_retrains_and_missing_references(
+def test_report_and_missing_references(
     filled: tuple[Settings, Landing, list[Any]], risk_policy: Policy, declarations: Declarations, tmp_path: Path
 ) -> None:
-    """HTML is written; starts of retrainings survive the process; a version without reference is not judged ok."""
+    """HTML is written; a version without reference is not judged ok; without a champion there is nothing to judge."""
     settings, landing, _ = filled
     monitor = Monitor(settings, risk_policy, declarations)
     monitor.update(landing, NOW)
     assert monitor.report(STATE, NOW, tmp_path / "r.html") == tmp_path / "r.html"
-    monitor.note_retrain(NOW)
-    assert Monitor(settings, risk_policy, declarations).retrains() == [NOW]
     blind = RolloutState("late_delivery", champion="v7", champion_since=START)
     assert monitor.run(blind, NOW)[0].health is Health.NOT_ENOUGH
     assert monitor.report(blind, NOW, tmp_path / "none.html") is None

@@ -151,7 +151,7 @@ def test_other_data_than_it_says_never_passes() -> None:
         replace(GOOD, dataset=GOOD.dataset | {"rows": None}),
         replace(GOOD, stability=GOOD.stability | {"noise": 0.5}),
         with_losses(lambda losses: losses.assign(row_id="r1")),
-        with_losses(lambda losses: losses.assign(row_id=[None, *losses["row_id"][1:]])),
+        with_losses(lambda losses: losses.assign(row_id=losses["row_id"].where(losses.index > 0))),
         with_losses(lambda losses: losses.assign(as_of=losses["as_of"].where(losses.index > 0))),
         with_losses(lambda losses: losses.assign(as_of=losses["as_of"].dt.tz_localize(None))),
         with_losses(lambda losses: losses.assign(as_of="2026-01-01")),

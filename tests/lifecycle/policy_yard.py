@@ -253,7 +253,7 @@ class Voyage:
             unsafe = self.ws.sources.unsafe(SERVICE, now)
             _, response = self.monitor.run(state, now, unsafe=unsafe)
             if response.response is Response.RETRAIN and not under_trial(state):
-                self.monitor.note_retrain(now)
+                self.ws.registrar.request_retrain(self.policy, response.reason, f"{now:%Y-%m-%d}")
                 self.train(now)
 
     def land(self, now: datetime, fresh: list[DecisionRecord]) -> None:

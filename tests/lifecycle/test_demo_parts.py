@@ -18,10 +18,11 @@ from contracts.errors import DependencyDown, NotEnoughData, UsageError
 from contracts.rehearsal import Voyage
 from contracts.settings import Settings
 from features.population import demand_labels
-from lifecycle.demo import MARKER, finished, make_room
+from lifecycle.demo import finished, make_room
 from lifecycle.demo_data import data_folder, place_in_unit, series_asks, shipment_asks
 from lifecycle.demo_report import write_report
 from lifecycle.demo_results import Demo, Voyaged
+from lifecycle.demo_state import MARKER
 from lifecycle.http_check import HttpCheck
 from lifecycle.live_scores import LiveRows, forecast_rows, forecast_scores, risk_scores
 from lifecycle.workspace import Workspace

@@ -68,7 +68,7 @@ def test_status_says_who_serves_who_challenges_and_what_is_waited_for(rollout: R
     told: dict[str, Any] = rollout("status", MODEL, "--json").json
     assert (told["champion"], told["challenger"], told["stage"], told["share"]) == ("v1", "v2", "canary", 0.1)
     assert told["champion_is"]["in_office"].startswith("promoted by seatrial: nobody serves yet")
-    assert told["champion_is"]["gate"] == {"outcome": "pass", "rows": "pass: the gate says pass"}
+    assert told["champion_is"]["gate"] == {"outcome": "pass (row 2)", "also_passed": "rows"}
     assert told["challenger_is"]["stands"] == "canary since 2026-01-07 00:00, step 1 of 2, 10% of decisions"
     assert told["approvals"]["given"] == ["bea 2026-01-07 00:00, holds until 2026-01-17 00:00"]
     assert told["approvals"]["needed"] == "0 more to promote"

@@ -24,7 +24,8 @@ def test_rows_that_share_a_day_do_not_narrow_the_bounds() -> None:
     rng = np.random.default_rng(6)
     candidate, rival, days = rng.gamma(2, 1, 40), rng.gamma(2, 1.2, 40), np.arange(40)
     once = block_bootstrap(candidate, rival, days, confidence=0.95, root=True, seed=7)
-    ten = block_bootstrap(*(np.repeat(x, 10) for x in (candidate, rival, days)), confidence=0.95, root=True, seed=7)
+    mine, theirs = np.repeat(candidate, 10), np.repeat(rival, 10)
+    ten = block_bootstrap(mine, theirs, np.repeat(days, 10), confidence=0.95, root=True, seed=7)
     assert (once.lower, once.upper) == pytest.approx((ten.lower, ten.upper))
 
 
