@@ -73,10 +73,16 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Registration:
-    """When a version was registered, and by whom: its author."""
+    """When a version was registered, and by whom: its author; `before`: its authors where it was carried from."""
 
     at: datetime
     author: str
+    before: tuple[str, ...] = ()
+
+    @property
+    def authors(self) -> frozenset[str]:
+        """Everybody who had a hand in its coming to be, here or where it was carried from."""
+        return frozenset({self.author, *self.before})
 
 
 @dataclass(frozen=True)

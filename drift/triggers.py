@@ -24,7 +24,7 @@ def respond(
 
     A wish comes first: K of the last N **judged** windows in violation, the champion's age, or a named business event.
     The wish is then held against the veto (data broken, or its sources not safe for automation), the cooldown, the
-    budget and whether a person must agree.
+    budget and whether a person must agree. Too little data since a broken window does not mend it: the veto stays.
 
     Args:
         windows: verdicts on windows of the present champion, any order; the last by end is the present one. Windows
@@ -52,7 +52,8 @@ def respond(
     newest = ordered[-1] if ordered and not silenced else None
     wish = _wish(ordered, started, utc(champion_since, "champion_since"), policy, now, events)
     if wish:
-        against = _against(newest, started, policy, now, unsafe)
+        known = [w for w in ordered if w.health is not Health.NOT_ENOUGH]
+        against = _against(known[-1] if known and not silenced else None, started, policy, now, unsafe)
         if against:
             return MonitorDecision(Response.ALERT, f"retraining wanted ({wish}), but {against}")
         return MonitorDecision(Response.RETRAIN, wish)
@@ -92,11 +93,11 @@ def _wish(
 
 
 def _against(
-    newest: WindowVerdict | None, started: list[datetime], policy: Policy, now: datetime, unsafe: Sequence[str]
+    judged: WindowVerdict | None, started: list[datetime], policy: Policy, now: datetime, unsafe: Sequence[str]
 ) -> str:
     rule = policy.retrain
-    if rule.veto == "data_broken" and newest is not None and newest.health is Health.BROKEN:
-        broken = "; ".join(f.words for f in newest.findings if f.kind == "broken_data")
+    if rule.veto == "data_broken" and judged is not None and judged.health is Health.BROKEN:
+        broken = "; ".join(f.words for f in judged.findings if f.kind == "broken_data")
         return f"the data is broken: {broken}"
     if rule.veto == "data_broken" and unsafe:
         return f"its sources are not safe for automation: {'; '.join(unsafe)}"

@@ -128,11 +128,16 @@ def _models(ws: Workspace) -> Iterator[Finding]:
         if state.revision == 0:
             yield Finding(policy.model, "ok", "nothing registered yet")
             continue
-        yield from _files(ws, policy, state)
+        yield from _files(ws, state)
         yield from _served(ws, policy, state)
+    for model in ws.ledger.models():
+        if model not in ws.policies and not model.startswith("_"):
+            words = f"the ledger holds it, and no policy in {ws.settings.policies} is of it: nobody watches or moves it"
+            yield Finding(model, "warning", words, "put its policy file back")
+            yield from _files(ws, ws.registrar.state(model))
 
 
-def _files(ws: Workspace, policy: Policy, state: RolloutState) -> Iterator[Finding]:
+def _files(ws: Workspace, state: RolloutState) -> Iterator[Finding]:
     """Whether the files of every version in use are there and are what was sealed."""
     from registry.artifacts import verify
 
@@ -141,12 +146,12 @@ def _files(ws: Workspace, policy: Policy, state: RolloutState) -> Iterator[Findi
         if version is None:
             continue
         try:
-            verify(ws.artifacts.path(policy.model, version), state.manifests[version])
+            verify(ws.artifacts.path(state.model, version), state.manifests[version])
         except SeatrialError as error:
             remedy = "restore its folder from a backup, or roll back: seatrial rollout rollback"
-            yield Finding(f"{policy.model} {version} ({role})", "wrong", str(error), remedy)
+            yield Finding(f"{state.model} {version} ({role})", "wrong", str(error), remedy)
         else:
-            yield Finding(f"{policy.model} {version} ({role})", "ok", "its files are what was sealed")
+            yield Finding(f"{state.model} {version} ({role})", "ok", "its files are what was sealed")
 
 
 def _served(ws: Workspace, policy: Policy, state: RolloutState) -> Iterator[Finding]:
@@ -158,9 +163,14 @@ def _served(ws: Workspace, policy: Policy, state: RolloutState) -> Iterator[Find
     elif found.revision != state.revision:
         words = f"the snapshot is of revision {found.revision}, the ledger has {state.revision}"
         yield Finding(subject, "wrong", words, mend)
+    elif not ws.registrar.projection.agrees(found):
+        yield Finding(subject, "wrong", "the snapshot says otherwise than the ledger of the same revision", mend)
     elif found.policy_hash != policy.hash:
         words = f"serving follows policy {found.policy_hash[:12]}, the file says {policy.hash[:12]}"
-        yield Finding(subject, "warning", words, f"{mend}, after `seatrial policy check`")
+        remedy = (
+            f"look: seatrial policy diff {policy.model}; take it: seatrial policy adopt {policy.model} --reason WHY"
+        )
+        yield Finding(subject, "warning", words, remedy)
     else:
         who = found.champion.version if found.champion else "nobody"
         yield Finding(subject, "ok", f"{who} serves, as the ledger says")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from textwrap import wrap
 from typing import Any
 
 from contracts.rollout import LedgerRow, RowKind
@@ -51,22 +52,46 @@ def table(rows: Sequence[tuple[str, ...]], headings: Sequence[str] = HEADINGS) -
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in every]
 
 
+def fitted(rows: Sequence[tuple[str, ...]], width: int, headings: Sequence[str] = HEADINGS) -> list[str]:
+    """As `table` where its lines fit into `width`; else a block a row, its last two cells below it and wrapped."""
+    lines = table(rows, headings)
+    if max(map(len, lines)) <= width:
+        return lines
+    found = table([row[:-2] for row in rows], headings[:-2])
+    blocks = found[:1]
+    for row, line in zip(rows, found[1:], strict=True):
+        blocks.append(line)
+        for name, cell in zip(headings[-2:], row[-2:], strict=True):
+            if cell != "-":
+                blocks += wrap(f"{name}: {_one_line(cell)}", width, initial_indent="    ", subsequent_indent="      ")
+    return blocks
+
+
 def evidence(row: LedgerRow, chain: Sequence[LedgerRow]) -> str:
     """What a row rests on: run and manifest, deciding figures, the gate's row, the approver, the policy."""
     said = row.payload
     parts = [f"{short} {str(said[name])[:8]}" for name, short in _HASHES.items() if said.get(name)]
     if row.kind is RowKind.REGISTERED and said.get("trained_until"):
         parts.append(f"{said.get('rows', '?')} rows until {str(said['trained_until'])[:10]}")
+    if row.kind is RowKind.KEY_ISSUED:
+        parts.append(_key(said))
     parts += _figures(said)
     if row.kind in (RowKind.SHADOW_STARTED, RowKind.CANARY_STEP, RowKind.PROMOTED, RowKind.APPROVED):
         gate = [r.revision for r in chain[: row.revision] if r.kind is RowKind.GATED and r.version == row.version]
         parts += [f"gate in row {gate[-1]}"] if gate else ["no gate"]
+        parts += [f"verdict in row {said['verdict_revision']}"] if said.get("verdict_revision") else []
     if "share" in said:
         parts.append(f"share {float(said['share']):.0%}")
     parts += [f"{name} {said[name]}" for name in ("approver", "role", "to", "by") if said.get(name)]
     if row.kind is RowKind.POLICY_CHANGED or not parts:
         parts += [f"policy {str(said['policy_hash'])[:8]}"] if said.get("policy_hash") else []
     return ", ".join(parts) or "-"
+
+
+def _key(said: dict[str, Any]) -> str:
+    """Whom a key lets in, as what, to which models and until when."""
+    models = "every model" if said.get("models") is None else ", ".join(said["models"])
+    return f"{', '.join(said.get('roles', ()))} for {said.get('owner')}, {models}, until {str(said['expires_at'])[:10]}"
 
 
 def _figures(said: dict[str, Any]) -> list[str]:

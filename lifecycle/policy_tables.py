@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lifecycle.policy_replay import Replayed
-from lifecycle.policy_replay_side import Happening, Side
 from registry.policy_diff import Change, policy_diff
+
+if TYPE_CHECKING:
+    from lifecycle.policy_replay import Replayed
+    from lifecycle.policy_replay_side import Happening, Side
 
 
 def diff_table(changes: Iterable[Change], old: str, new: str) -> Table:
     """One row a changed key."""
     table = Table(title=f"{old} -> {new}")
     for name in ("key", "was", "is", "way", "what it means"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for change in changes:
         table.add_row(change.key, _shown(change.old), _shown(change.new), change.way.value, change.means)
     return table

@@ -49,7 +49,7 @@ def told(
     if state.challenger:
         found["challenger_is"] = _challenger(state, rows, policy)
         found["approvals"] = _approvals(state, policy, following, now)
-    found["next"] = _next(following)
+    found["next"] = _next(following, state)
     found["freeze"] = frozen(policy, now) or "none"
     found["last"] = {str(row.revision): _line(row) for row in rows[-LAST_ROWS:]}
     return found
@@ -59,10 +59,11 @@ def _champion(state: RolloutState, rows: Sequence[LedgerRow]) -> dict[str, Any]:
     version = state.champion or ""
     moves = (RowKind.PROMOTED, RowKind.ROLLED_BACK)
     crowned = next(r for r in reversed(rows) if r.kind in moves and version in (r.version, r.payload.get("to")))
+    why = shorten(crowned.reason, 2 * _REASON, placeholder=" ...")
     return {
         "since": _when(state.champion_since),
         "made_by": _author(state, version),
-        "in_office": f"{crowned.kind.value.replace('_', ' ')} by {crowned.actor}: {crowned.reason}",
+        "in_office": f"{crowned.kind.value.replace('_', ' ')} by {crowned.actor}: {why}",
         "gate": _gate(rows, version),
     }
 
@@ -95,7 +96,9 @@ def _approvals(state: RolloutState, policy: Policy, following: Action, now: date
     }
 
 
-def _next(following: Action) -> str:
+def _next(following: Action, state: RolloutState) -> str:
+    if state.stopped and following.move is Move.STAY:
+        return f"wait: {state.model} is stopped ({state.stopped}) until seatrial rollout release"
     if following.move is Move.STAY:
         return f"wait: {following.reason}"
     return f"{_words(following.move)} {following.version}: {following.reason}"

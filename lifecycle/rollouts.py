@@ -36,7 +36,7 @@ def advance(
         policy: the model's policy.
         now: the moment of the decision.
         evidence: what was seen of the challenger since its stage began; needed in shadow and canary.
-        verdict: the gate's, needed for a candidate.
+        verdict: of the gate that was just recorded, for its words; which outcome counts, the ledger says.
         dry_run: decide only.
 
     Returns:
@@ -50,7 +50,9 @@ def advance(
     state = ws.registrar.state(policy.model)
     misses = _misses(ws, state, evidence, keep=not dry_run) if state.stage in _WATCHED else 0
     bound = LOSS_BOUND[policy.rollout.verdict.metric]
-    action = next_action(state, policy, verdict, evidence, now, bound=bound, misses=misses)
+    # A challenger without a recorded gate (a training that was killed) is never judged by another version's verdict.
+    told = verdict if state.challenger in state.gates else None
+    action = next_action(state, policy, told, evidence, now, bound=bound, misses=misses)
     if dry_run or (action.move is Move.STAY and not action.rulings):
         return action, state
     if action.needs_approval:

@@ -119,6 +119,7 @@ class ByHand(RolloutWriter):
         Raises:
             CheckFailed: no challenger, another version or files than approved, a role that may not approve, or the
                 author of the version where the policy forbids it.
+            LedgerConflict: something else happened meanwhile; look again and approve anew.
         """
         must_speak_of(policy, model)
         rows = self.ledger.rows(model)
@@ -134,7 +135,8 @@ class ByHand(RolloutWriter):
             draft = self._draft(policy, RowKind.APPROVED, challenger, reason, payload)
             since, before = iso(state.since) if state.since else "", iso(given.at) if given else "first"
             wish = f"approve:{challenger}:{state.stage}:{since}:{sha256_hex(approver)[:16]}:{before}"
-            self._append_soon(draft, wish)
+            # Not wherever the chain's end is: in the next stage it would agree to a move that nobody asked about.
+            self._append(rows, draft, wish)
             crash_point("hand.recorded")
         return self.projection.write(policy)
 
@@ -184,6 +186,8 @@ def _refusal(
         return f"the approval of {challenger} is for other files ({manifest_sha256})"
     if rule.by and role not in rule.by:
         return f"wanted an approver from {', '.join(rule.by)}, got {role or 'no role'!r}"
-    if rule.not_author and approver == state.registered[challenger].author:
-        return f"{approver} registered {challenger} and may not approve it"
+    made = state.registered[challenger]
+    if rule.not_author and approver in made.authors:
+        did = "registered" if approver == made.author else "made"
+        return f"{approver} {did} {challenger} and may not approve it"
     return ""

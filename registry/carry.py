@@ -24,6 +24,7 @@ from registry.ledger import verify as verify_chain
 
 CARRIED_FORMAT = 1
 _PARTS = ("artifact", "ledger.jsonl", "carried.json")
+_THROWN = (RowKind.REJECTED, RowKind.ROLLED_BACK)
 _TEXTS = ("model", "version", "environment", "packed_by", "packed_at", "head")
 
 
@@ -58,6 +59,7 @@ class Carried:
             "environment": self.environment,
             "version": self.version,
             "head": str(self.head),
+            "authors": sorted(self.state.registered[self.version].authors),
             "rows": [{"revision": r.revision, "kind": r.kind.value, "at": iso(r.at), "hash": r.hash} for r in own],
         }
 
@@ -167,11 +169,12 @@ def must_have_reached(carried: Carried, wanted: Reached) -> None:
     """
     gate = carried.state.gates.get(carried.version)
     crowned = any(row.kind is RowKind.PROMOTED and row.version == carried.version for row in carried.rows)
-    thrown = any(row.kind is RowKind.ROLLED_BACK and row.version == carried.version for row in carried.rows)
+    thrown = [row for row in carried.rows if row.version == carried.version and row.kind in _THROWN]
     where = f"{carried.model} {carried.version} of {carried.environment or 'its environment'}"
     if gate != Outcome.PASS:
         raise CheckFailed(f"{where}: wanted a passing gate there, it says {gate or 'nothing'}")
     if thrown:
-        raise CheckFailed(f"{where}: it was rolled back there and is not carried on")
+        how = thrown[-1].kind.replace("_", " ")
+        raise CheckFailed(f"{where}: it was {how} there ({thrown[-1].reason}) and is not carried on; train another")
     if wanted == "champion" and not crowned:
         raise CheckFailed(f"{where}: wanted a version that was champion there, it never was")

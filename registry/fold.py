@@ -30,9 +30,10 @@ def fold(rows: Iterable[LedgerRow], model: str = "") -> RolloutState:
     A registered version becomes the challenger when there is none; otherwise it waits until a `superseded` row puts it
     in the place of the present one, or that one leaves (the newest that waits comes in). `previous_champion` is whom a
     rollback returns to: the champion before this one that was not itself rolled back. Rolling back the champion holds
-    a challenger in shadow or canary (it was compared with the one that left), and a resume sends it back to shadow. A
-    hold takes the share away; a resume returns to where the hold began. Approvals and verdicts count in the stage in
-    which they were given. A stop leaves the challenger where it is; the release starts its stage's clock anew.
+    a challenger in shadow or canary (it was compared with the one that left), and a resume sends it back to shadow,
+    where approvals have to be given anew. A hold takes the share away; a resume returns to where the hold began.
+    Approvals and verdicts count in the stage in which they were given. A stop leaves the challenger where it is; the
+    release starts its stage's clock anew.
 
     Args:
         rows: by revision; their chain is checked elsewhere (registry.ledger.verify).
@@ -76,7 +77,9 @@ def _registered(course: _Course, row: LedgerRow) -> None:
     if row.version in state.manifests or not row.payload.get("manifest_sha256"):
         raise _refuse(row, "wanted a new version with its manifest's hash")
     manifests = {**state.manifests, row.version: str(row.payload["manifest_sha256"])}
-    registered = {**state.registered, row.version: Registration(row.at, row.actor)}
+    carried = row.payload.get("carried")
+    authors = tuple(str(name) for name in carried.get("authors", ())) if isinstance(carried, dict) else ()
+    registered = {**state.registered, row.version: Registration(row.at, row.actor, authors)}
     course.state = replace(state, manifests=manifests, registered=registered)
     if state.challenger is None:
         _enter(course, row, Stage.CANDIDATE, challenger=row.version)
@@ -197,7 +200,7 @@ def _rolled_back(course: _Course, row: LedgerRow) -> None:
         _hold(course, row)
     if course.held_from.get("stage") in _STARTED:
         course.held_from = {"stage": Stage.SHADOW, "step": -1, "share": 0.0}
-        course.state = replace(course.state, held_from=Stage.SHADOW, canary_since=None)
+        course.state = replace(course.state, held_from=Stage.SHADOW, canary_since=None, approvals={})
 
 
 def _approved(course: _Course, row: LedgerRow) -> None:

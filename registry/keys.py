@@ -101,7 +101,12 @@ class KeyRing:
 
     def replaceable(self, prefix: str) -> KeyEntry:
         """The key to replace; raises as `rotate`."""
-        old, now = self._entry(prefix), self._clock.now()
+        return self._replaceable(prefix, self.known())
+
+    def _replaceable(self, prefix: str, known: AccessList) -> KeyEntry:
+        if prefix not in known.keys:
+            raise UnknownName("key", prefix, known.keys)
+        old, now = known.keys[prefix], self._clock.now()
         if old.state(now) != "active":
             raise CheckFailed(f"key {prefix} of {old.owner} is {old.state(now)}; issue a new one")
         return old
@@ -163,9 +168,11 @@ class KeyRing:
     def _write(self, wish: Wish, reason: str, more: dict[str, Any]) -> Issued:
         for _ in range(_RETRIES):
             rows = self._ledger.rows(ACCESS_CHAIN)
-            prefix = secrets.token_hex(4)
-            if prefix in fold_access(rows).keys:
+            prefix, known = secrets.token_hex(4), fold_access(rows)
+            if prefix in known.keys:
                 continue
+            if old := more.get("replaces"):
+                self._replaceable(old, known)  # it may have been revoked since we looked
             text = f"st_{prefix}_{secrets.token_hex(32)}"
             payload: dict[str, Any] = {
                 "sha256": key_hash(text),

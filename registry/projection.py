@@ -61,6 +61,12 @@ class Projection:
                 self._mirror(self._mlflow, rows, state)
         return state
 
+    def agrees(self, found: ServingSnapshot) -> bool:
+        """Whether a snapshot says what the ledger says, under the policy that the snapshot follows."""
+        rows = self._ledger.rows(found.model)
+        wanted = self._built(rows, fold(rows, found.model), found.policy)
+        return found.says_the_same_as(wanted.model_copy(update={"policy_hash": found.policy_hash}))
+
     def snapshot(self, model: str) -> ServingSnapshot | None:
         """The snapshot as it lies there, None when it is missing or unreadable."""
         try:

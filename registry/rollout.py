@@ -15,6 +15,7 @@ from registry.trial import accuracy, guardrails
 __all__ = ["approvals_needed", "blocked", "fold", "next_action"]
 
 FORWARD = (Move.START_SHADOW, Move.STEP_CANARY, Move.PROMOTE)
+RAISE = "the owner can raise canary.max_decisions and resume it, or reject it; resumed alone it is held again"
 CHOICES = "the owner can resume it (the deadline starts anew), reject it, or change the policy"
 
 
@@ -116,13 +117,13 @@ def approvals_needed(state: RolloutState, policy: Policy, move: Move, step: int 
     required = rule.required if move is Move.PROMOTE else 0
     if modes.get(move) == "approval":
         required = max(1, rule.required)
-    author = state.registered[version].author if version in state.registered else None
+    authors = state.registered[version].authors if version in state.registered else frozenset()
     agreed = {
         given.who
         for given in state.approvals.get(version, ())
         if now < given.at + rule.expires
         and (not rule.by or given.role in rule.by)
-        and not (rule.not_author and given.who == author)
+        and not (rule.not_author and given.who in authors)
     }
     return max(0, required - len(agreed))
 
@@ -186,7 +187,7 @@ def _from_canary(look: _Look, evidence: OnlineEvidence, seen: _Seen) -> Action:
     exposed = evidence.decisions if evidence.exposed is None else evidence.exposed
     if rule.max_decisions is not None and exposed >= rule.max_decisions and found.outcome is not Outcome.PASS:
         words = f"the canary has answered {exposed} decisions, {rule.max_decisions} are allowed before its verdict"
-        return _act(look, Move.HOLD, f"{words}: {found.words}; {CHOICES}", seen)
+        return _act(look, Move.HOLD, f"{words}: {found.words}; {RAISE}", seen)
     if look.age < rule.bake:
         until = (look.state.since or look.now) + rule.bake
         return _act(look, Move.STAY, f"step {step + 1} of {len(rule.steps)} bakes until {until:%Y-%m-%d %H:%M}", seen)

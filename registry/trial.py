@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from scipy.special import bdtrc
+
 from contracts.policy import LossName, Policy
 from contracts.rollout import Criterion, OnlineEvidence, Outcome, Verdict
 from registry.evidence import SequentialResult, block_means, rate_evidence, sequential_test
@@ -122,8 +124,7 @@ def _latency(evidence: OnlineEvidence, limit_ms: float, alpha: float, enough: bo
 
 def _at_least(hits: int, total: int, rate: float) -> float:
     """Chance of `hits` or more among `total` at this rate (binomial)."""
-    fewer = (math.comb(total, k) * rate**k * (1 - rate) ** (total - k) for k in range(hits))
-    return 1.0 - math.fsum(fewer)
+    return float(bdtrc(hits - 1, total, rate)) if hits else 1.0
 
 
 def _shift(value: float, low: float | None, bound: float, enough: bool) -> Criterion:

@@ -23,6 +23,7 @@ CHALLENGE = 'Bearer realm="seatrial"'
 _MAX_CHARS = 16_384
 _NOTHING = "no credential"
 _OPEN = local("local")
+_PROXIED = frozenset({b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"})
 
 
 class Guard:
@@ -30,7 +31,7 @@ class Guard:
 
     What is not among the doors is refused before the app behind sees it, so that a route that somebody adds without
     declaring its role cannot be reached. While access is open, everybody who reaches a loopback address is let in; a
-    request that came in over another address is refused.
+    request that came in over another address, through a proxy or under a foreign name is refused.
 
     Args:
         app: the app behind.
@@ -113,12 +114,27 @@ def _no_door(there: Sequence[Door]) -> Response:
 
 
 def _not_from_here(scope: Scope) -> Response | None:
-    """A refusal when access is open and the request came in over an address that others can reach."""
+    """A refusal when access is open and the request came from elsewhere.
+
+    Over an address that others can reach; through a proxy that says so; or under another name than this machine's own,
+    as from a web page whose name was pointed at loopback. A proxy on this machine that says nothing cannot be told.
+    """
     server = scope.get("server")
-    if not server or not _others_reach(str(server[0])):
+    address = str(server[0]) if server else ""
+    said = dict(scope["headers"])
+    proxied = not _PROXIED.isdisjoint(said)
+    foreign = is_loopback(address) and not _is_here(said.get(b"host", b""))
+    if not (proxied or foreign or _others_reach(address)):
         return None
-    log.error("open_beyond_loopback", address=server[0])
+    log.error("open_beyond_loopback", address=address, proxied=proxied, foreign_host=foreign)
     return problem(403, "Forbidden", "access is open here, which is for loopback only; set SEATRIAL_ACCESS=required")
+
+
+@lru_cache(maxsize=64)
+def _is_here(host: bytes) -> bool:
+    """Whether a Host header, with or without a port, names this machine's loopback; none says nothing."""
+    name = host.decode("latin-1").strip()
+    return not name or is_loopback(name.partition("]")[0] if name[:1] == "[" else name.partition(":")[0].lower())
 
 
 @lru_cache(maxsize=64)

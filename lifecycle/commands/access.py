@@ -42,9 +42,11 @@ def issue(
     """Issue a key; its text is printed this once and kept nowhere."""
     from lifecycle.acting import clock
     from lifecycle.terminal import emit
+    from lifecycle.workspace import Workspace
     from registry.keys import Wish
 
-    ring = _ring()
+    ws = Workspace()
+    ring = ws.keys
     roles = tuple(known for known in Role if known in role)
     models, titles = tuple(name.replace("-", "_") for name in model or ()) or None, tuple(title or ())
     wish = Wish(owner, roles, models, titles, clock().now() + _lasting(expires))
@@ -56,7 +58,9 @@ def issue(
         )
         return
     made = ring.issue(wish, reason)
-    _told_once(made, {}, json_output=json_output)
+    unknown = [name for name in models or () if name not in ws.policies]
+    note = {"note": f"no policy here is of {', '.join(unknown)}: look at the spelling"} if unknown else {}
+    _told_once(made, note, json_output=json_output)
 
 
 @access_app.command("list")
@@ -84,7 +88,10 @@ def _table(shown: list[tuple[KeyEntry, str]], of: int) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("key", "owner", "roles", "models", "titles", "until", "issued", "state")
+    table = Table()
+    table.add_column("key", no_wrap=True)  # what `revoke` asks for
+    for name in ("owner", "roles", "models", "titles", "until", "issued", "state"):
+        table.add_column(name, overflow="fold")
     for entry, state in shown:
         said = _said(entry)
         models = "every one" if entry.models is None else ", ".join(entry.models)

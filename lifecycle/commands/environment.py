@@ -43,16 +43,17 @@ def list_environments(json_output: Json = False) -> None:
     settings = Settings()
     found: dict[str, Any] = {}
     for one in load_environments(settings.environments).environments:
-        here = " (this one)" if one.name == settings.environment else ""
+        told: dict[str, Any] = {"home": str(one.home), "requires": one.requires}
+        told |= {"this_one": True} if one.name == settings.environment else {}
         try:
             ws = Workspace(settings_in(settings, one.name))
             serving = {
                 model: ws.registrar.state(model).champion or "none"
                 for model in (ws.policies if ws.settings.home.exists() or ws.settings.ledger_url else ())
             }
-            found[one.name + here] = {"home": str(one.home), "requires": one.requires, "champions": serving or "none"}
+            found[one.name] = {**told, "champions": serving or "none"}
         except SeatrialError as error:
-            found[one.name + here] = {"home": str(one.home), "requires": one.requires, "problem": str(error)}
+            found[one.name] = {**told, "problem": str(error)}
     emit(found, json_output=json_output)
 
 
@@ -76,7 +77,8 @@ def carry(
     before = known.before(to)
     if not here or before is None or before.name != here:
         wanted = before.name if before else "nothing: it is the first"
-        raise UsageError(f"environment {to} takes versions from {wanted}, this is {here or 'none'}")
+        this = f"this is {here}" if here else "this is none; set SEATRIAL_ENVIRONMENT"
+        raise UsageError(f"environment {to} takes versions from {wanted}, {this}")
     target, name = settings_in(ws.settings, to), ws.policy(model).model
     arrived = carried(ws, target, name, version, known.named(to).requires, dry_run=dry_run)
     emit(_said(arrived, dry_run=dry_run), json_output=json_output)

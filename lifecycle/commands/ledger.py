@@ -39,8 +39,9 @@ def log(
 ) -> None:
     """What happened to a model, oldest first: when, what, which version, who, why, on what evidence."""
     import json
+    import shutil
 
-    from lifecycle.ledger_lines import cells, chosen, table
+    from lifecycle.ledger_lines import cells, chosen, fitted
     from lifecycle.terminal import emit
     from lifecycle.workspace import Workspace
     from registry.ledger import export as as_lines
@@ -55,7 +56,9 @@ def log(
             json_output=True,
         )
         return
-    lines = table([cells(row, chain) for row in rows])
+    # Into a file or pipe a row stays one line, whatever its length.
+    width = shutil.get_terminal_size((10_000, 24)).columns
+    lines = fitted([cells(row, chain) for row in rows], width)
     sys.stdout.write(f"{name}: {len(rows)} of {len(chain)} rows\n" + "\n".join(lines) + "\n")
 
 
@@ -145,7 +148,9 @@ def restore(
             ws.ledger.restore([row for rows in found.rows.values() for row in rows])
         record_restored(anchors or ws.settings.anchor_file, found.heads, ws.clock.now(), ws.settings.actor)
     result: dict[str, Any] = {
-        "restored": not dry_run,
+        "dry_run": dry_run,
+        "restored": not dry_run and not there,
+        "was_there_already": there,
         "rows": {model: len(rows) for model, rows in found.rows.items()},
         "rows_lost_after_the_export": found.lost or 0,
         "versions_in_use": {model: list(used) for model, used in found.versions.items()},

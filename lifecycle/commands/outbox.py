@@ -40,7 +40,9 @@ def list_events(
     json_output: Json = False,
 ) -> None:
     """What waits for each target, what it has, and what died; with why the last attempt failed."""
-    from lifecycle.ledger_lines import table
+    import shutil
+
+    from lifecycle.ledger_lines import fitted
     from lifecycle.sending import load_targets, opened
     from lifecycle.terminal import emit
     from lifecycle.workspace import Workspace
@@ -66,7 +68,8 @@ def list_events(
         return
     for one, (counts, events) in found.items():
         told = ", ".join(f"{number} {name}" for name, number in counts.items())
-        lines = table([_cells(d) for d in events], _HEADINGS) if events else []
+        width = shutil.get_terminal_size((10_000, 24)).columns
+        lines = fitted([_cells(d) for d in events], width, _HEADINGS) if events else []
         sys.stdout.write("\n".join([f"{one.name} ({one.kind}): {told}", *lines]) + "\n")
 
 

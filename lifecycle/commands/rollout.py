@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 rollout_app = typer.Typer(no_args_is_help=True, help="Shadow, canary, champion: where a model's versions stand.")
 Reason = Annotated[str, typer.Option(help="Why, in a sentence; it goes into the ledger.")]
+About = Annotated[
+    str | None,
+    typer.Option("--version", help="Whom it is about: given again, it never hits the next one; else whoever is there."),
+]
 
 
 def _report(action: Action, state: RolloutState, *, json_output: bool, dry_run: bool) -> None:
@@ -43,8 +47,12 @@ def _intervene(
     ws = Workspace()
     policy = ws.policy(model)
     with registrar_of(ws, policy.model, dry_run=dry_run) as registrar:
+        before = registrar.state(policy.model).revision
         state = act(registrar, policy)
-    said = {"dry_run": True} if dry_run else {}
+        registrar.record_policy(policy, "the policy in force")  # what was written for serving follows it
+    said: dict[str, Any] = {"dry_run": True} if dry_run else {}
+    if state.revision == before:
+        said["nothing_changed"] = "it stood like this already; no row is written"
     emit({**said, **(more(state) if more else {}), **plain(state)}, json_output=json_output)
 
 
@@ -108,11 +116,13 @@ def advance_once(model: Model, json_output: Json = False, dry_run: DryRun = Fals
 
 
 @rollout_app.command("rollback")
-def rollback(model: Model, reason: Reason, json_output: Json = False, dry_run: DryRun = False) -> None:
+def rollback(
+    model: Model, reason: Reason, version: About = None, json_output: Json = False, dry_run: DryRun = False
+) -> None:
     """Put the previous champion back in office; its files are verified before the switch."""
 
     def act(registrar: Registrar, policy: Policy) -> RolloutState:
-        return registrar.rollback(policy.model, policy, reason)
+        return registrar.rollback(policy.model, policy, reason, version=version)
 
     _intervene(model, act, json_output=json_output, dry_run=dry_run)
 
@@ -139,31 +149,37 @@ def approve(
 
 
 @rollout_app.command("hold")
-def hold(model: Model, reason: Reason, json_output: Json = False, dry_run: DryRun = False) -> None:
+def hold(
+    model: Model, reason: Reason, version: About = None, json_output: Json = False, dry_run: DryRun = False
+) -> None:
     """Stop the challenger where it stands; it answers nothing until `resume`."""
 
     def act(registrar: Registrar, policy: Policy) -> RolloutState:
-        return registrar.hold(policy.model, policy, reason)
+        return registrar.hold(policy.model, policy, reason, version=version)
 
     _intervene(model, act, json_output=json_output, dry_run=dry_run)
 
 
 @rollout_app.command("resume")
-def resume(model: Model, reason: Reason, json_output: Json = False, dry_run: DryRun = False) -> None:
+def resume(
+    model: Model, reason: Reason, version: About = None, json_output: Json = False, dry_run: DryRun = False
+) -> None:
     """Let a held challenger go on where it was held; not into a canary in a freeze or while stopped."""
 
     def act(registrar: Registrar, policy: Policy) -> RolloutState:
-        return registrar.resume(policy.model, policy, reason)
+        return registrar.resume(policy.model, policy, reason, version=version)
 
     _intervene(model, act, json_output=json_output, dry_run=dry_run)
 
 
 @rollout_app.command("reject")
-def reject(model: Model, reason: Reason, json_output: Json = False, dry_run: DryRun = False) -> None:
+def reject(
+    model: Model, reason: Reason, version: About = None, json_output: Json = False, dry_run: DryRun = False
+) -> None:
     """Send the challenger away for good; the champion stays."""
 
     def act(registrar: Registrar, policy: Policy) -> RolloutState:
-        return registrar.reject(policy.model, policy, reason)
+        return registrar.reject(policy.model, policy, reason, version=version)
 
     _intervene(model, act, json_output=json_output, dry_run=dry_run)
 

@@ -61,6 +61,15 @@ def test_broken_data_vetoes_a_retraining(risk_policy: Policy) -> None:
     assert respond(windows, [], SINCE, free, SINCE + 21 * DAY).response is Response.RETRAIN
 
 
+def test_too_little_data_after_a_broken_window_does_not_lift_its_veto(risk_policy: Policy) -> None:
+    """A source that went silent after it broke is not mended; the next judged window that is not broken is."""
+    windows = [window(7), window(14), window(21, Health.BROKEN), window(28, Health.NOT_ENOUGH)]
+    now = SINCE + 35 * DAY
+    assert "data is broken" in respond(windows, [], SINCE, risk_policy, now, ["carrier_change"]).reason
+    mended = [*windows, window(35, Health.DEGRADED)]
+    assert respond(mended, [], SINCE, risk_policy, now, ["carrier_change"]).response is Response.RETRAIN
+
+
 @pytest.mark.parametrize(("days", "response"), [(27.999, Response.ALERT), (28, Response.RETRAIN)])
 def test_cooldown_holds_to_its_last_moment(risk_policy: Policy, days: float, response: Response) -> None:
     """Inside the cooldown a wish is an alert; at its end it is a retraining."""

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from contracts.errors import CheckFailed
+from contracts.errors import CheckFailed, LedgerConflict
 from contracts.policy import Policy
-from contracts.rollout import Move, RowKind, Stage
+from contracts.rollout import LedgerRow, Move, RowKind, Stage
+from registry.ledger import RowDraft
 from registry.rollout import approvals_needed
 from registry.snapshot import read_snapshot, snapshot_path
 from tests.registry.rig import MODEL, World, evidence, policy
@@ -115,3 +116,46 @@ def test_an_approval_for_one_version_or_stage_is_none_for_the_next(world: World)
     served = read_snapshot(snapshot_path(world.home / "serving", MODEL)).champion
     assert served is not None
     assert served.version == "v1"
+
+
+def _in_canary(world: World) -> None:
+    world.policy = policy()
+    world.advance()
+    world.crown("second")
+    world.register("third")
+    for stage in (Stage.SHADOW, Stage.CANARY):
+        world.later(6)
+        assert world.advance(evidence()).stage is stage
+    world.policy = policy(automate={"promote_to_canary": "approval"})
+
+
+def test_an_approval_does_not_survive_the_champion_that_it_was_given_against(world: World) -> None:
+    """The champion is rolled back, its challenger goes back to shadow: what was agreed for its promotion is gone."""
+    _in_canary(world)
+    _approve(world, "bea")
+    world.registrar.rollback(MODEL, world.policy, "wrong figures")
+    state = world.registrar.resume(MODEL, world.policy, "looked at again")
+    assert (state.stage, approvals_needed(state, world.policy, Move.STEP_CANARY, 0, now=world.clock.now())) == (
+        Stage.SHADOW,
+        1,
+    )
+
+
+def test_an_approval_never_slips_into_the_next_stage(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The challenger enters its canary while somebody agrees to its shadow: told, no row, no voice later."""
+    world.policy = policy()
+    world.advance()
+    world.register("second")
+    world.advance()
+    world.later(6)
+    there, append = World(world.home), world.ledger.append
+
+    def overtaken(draft: RowDraft, expected: int) -> LedgerRow:
+        there.clock.set(world.clock.now())
+        assert there.advance(evidence()).stage is Stage.CANARY
+        return append(draft, expected)
+
+    monkeypatch.setattr(world.ledger, "append", overtaken)
+    with pytest.raises(LedgerConflict, match="read again"):
+        _approve(world, "bea", role="")
+    assert not any(row.kind is RowKind.APPROVED for row in world.ledger.rows(MODEL))

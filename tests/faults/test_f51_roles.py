@@ -251,3 +251,25 @@ def test_open_access_stays_on_loopback(tmp_path: Path, handler: DecisionHandler)
     for address, status in (("http://127.0.0.1", 200), ("http://[::1]", 200), ("http://10.0.0.7", 403)):
         with TestClient(made, base_url=address) as http:
             assert http.get("/livez").status_code == status
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"host": "localhost:3000"}, 200),
+        ({"host": "[::1]:3000"}, 200),
+        ({"x-forwarded-for": "203.0.113.9"}, 403),
+        ({"forwarded": "for=203.0.113.9"}, 403),
+        ({"via": "1.1 proxy"}, 403),
+        ({"host": "planner.example.org"}, 403),
+        ({"host": "127.0.0.1.example.org:3000"}, 403),
+    ],
+)
+def test_open_access_is_not_for_proxies_and_foreign_names(
+    handler: DecisionHandler, headers: dict[str, str], status: int
+) -> None:
+    """On loopback, but for a proxy's client or a web page whose name points here: refused while access is open."""
+    made = make_app(lambda: handler, Limits(refresh_s=60), access=lambda: None)
+    with TestClient(made, base_url="http://127.0.0.1") as http:
+        assert http.get("/livez", headers=headers).status_code == status

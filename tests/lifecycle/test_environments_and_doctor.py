@@ -63,7 +63,7 @@ def test_a_version_is_carried_with_its_evidence_and_serves_after_its_trial_there
     assert rows[0].payload["carried"]["rows"][0]["hash"] == first.hash
     assert act("staging", "rollout", "start", "demand", "--json").json["state"]["champion"] == "v1"
     listed = act("staging", "environment", "list", "--json").json
-    assert listed["staging (this one)"]["champions"] == {"demand": "v1"}
+    assert (listed["staging"]["this_one"], listed["staging"]["champions"]) == (True, {"demand": "v1"})
 
 
 def test_a_bundle_goes_where_no_network_goes(act: Act, tmp_path: Path) -> None:
@@ -113,3 +113,26 @@ def test_the_doctor_tells_a_store_that_is_down_from_one_that_is_wrong(
     assert ended.code == 3
     levels = {one["subject"]: one["level"] for one in ended.json["findings"]}
     assert (levels["mlflow"], levels["demand in service"]) == ("down", "ok")
+
+
+def test_the_doctor_sees_what_only_the_content_tells(act: Act, dev: Path) -> None:
+    """A snapshot of the right revision that names another champion is wrong, not served "as the ledger says"."""
+    snapshot = dev / "serving" / "demand.json"
+    plain = json.loads(snapshot.read_text())
+    plain["champion"]["version"] = "v9"
+    snapshot.write_text(json.dumps(plain))
+    wrong = {one["subject"]: one for one in act("dev", "doctor", "--problems", "--json").json["findings"]}
+    assert wrong["demand in service"]["level"] == "wrong"
+    assert "seatrial reconcile" in wrong["demand in service"]["remedy"]
+
+
+def test_the_doctor_looks_at_models_without_a_policy_too(
+    dev: Path, sailed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The policy file is gone and so are the champion's files: both are said."""
+    (tmp_path / "none").mkdir()
+    shutil.rmtree(dev / "artifacts" / "demand" / "v1")
+    environment = sailed.yard.environment() | {"SEATRIAL_HOME": str(dev), "SEATRIAL_POLICIES": str(tmp_path / "none")}
+    ended = ran(monkeypatch, capsys, environment, ["doctor", "--json"])
+    levels = {one["subject"]: one["level"] for one in ended.json["findings"]}
+    assert (ended.code, levels["demand"], levels["demand v1 (champion)"]) == (1, "warning", "wrong")

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from contracts.policy import Policy
-from contracts.rollout import RowKind, Stage
+from contracts.rollout import Move, Outcome, RowKind, Stage
 from contracts.times import iso
+from lifecycle.rollouts import advance
+from lifecycle.workspace import Workspace
 from registry.snapshot import read_snapshot, snapshot_path
 from tests.lifecycle.command_runs import Ended, ran
-from tests.registry.rig import MODEL, World, evidence, policy
+from tests.registry.rig import MODEL, World, evidence, policy, verdict
 
 Rollout = Callable[..., Ended]
 
@@ -119,3 +121,38 @@ def test_the_kill_switch_is_one_command_and_names_who_and_why(rollout: Rollout, 
         ("stopped", "dora", "wrong carrier codes"),
         ("released", "dora", "mended"),
     ]
+
+
+def test_a_wish_about_a_version_never_hits_the_next_one(rollout: Rollout, world: World) -> None:
+    """Rejected twice by a person who saw no answer: the version that waited behind it stays."""
+    world.register("third", None)
+    for _ in range(2):
+        found = rollout("reject", MODEL, "--version", "v2", "--reason", "no answer came", "--json")
+        assert (found.code, found.json["challenger"]) == (0, "v3")
+    refused = rollout("hold", MODEL, "--version", "v2", "--reason", "too late", "--json")
+    assert (refused.code, "v3 is" in refused.err) == (1, True)
+
+
+def test_a_policy_file_that_serving_follows_is_a_row(rollout: Rollout, world: World) -> None:
+    """A hold writes the snapshot with the file's policy as it is now: the ledger says so, once."""
+    world.registrar.record_policy(world.policy, "agreed")
+    changed = world.policy.model_copy(update={"serve": world.policy.serve.model_copy(update={"max_items": 7})})
+    file = world.home.parent / "policies" / f"{MODEL}.yaml"
+    file.write_text(json.dumps(changed.model_dump(mode="json", exclude_defaults=True)))
+    for _ in range(2):
+        assert rollout("hold", MODEL, "--reason", "a look first").code == 0
+    served = read_snapshot(snapshot_path(world.home / "serving", MODEL)).policy_hash
+    rows = [row for row in world.ledger.rows(MODEL) if row.kind is RowKind.POLICY_CHANGED]
+    assert [row.payload["policy_hash"] for row in rows] == [world.policy.hash, served]
+
+
+def test_a_challenger_without_a_gate_is_not_judged_by_another_versions(
+    rollout: Rollout, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between registration and gate; the next training's version fails its own gate: the first one stays."""
+    world.registrar.reject(MODEL, world.policy, "out of the way")
+    world.register("killed", None)
+    world.register("later", Outcome.FAIL)
+    assert rollout("status", MODEL).code == 0  # sets the environment of the workspace
+    action, state = advance(Workspace(), world.policy, world.clock.now(), verdict=verdict(Outcome.FAIL))
+    assert (action.move, state.challenger) == (Move.STAY, "v3")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import CheckFailed, Conflict, InputInvalid, LedgerBroken, UnknownName, UsageError
-from contracts.rollout import RowKind
+from contracts.rollout import LedgerRow, RowKind
 from contracts.times import SetClock
 from registry.access import ACCESS_CHAIN, AccessList, Principal, Role, check_key, fold_access, may
 from registry.access_file import read_access, write_access
@@ -187,3 +187,23 @@ def test_rows_that_may_not_stand_in_the_chain() -> None:
     ):
         with pytest.raises(LedgerBroken):
             fold_access(chain(*steps, model=ACCESS_CHAIN))
+
+
+def test_a_key_revoked_while_it_is_replaced_stays_without_a_heir(
+    tmp_path: Path, ring: KeyRing, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The revocation lands between the look and the row: no new key comes out of the old one."""
+    ring.issue(wish(), "first")
+    lost = ring.issue(wish("erp", Role.CALLER), "for the ERP").entry.prefix
+    ledger = ring._ledger
+    append = ledger.append
+
+    def overtaken(draft: RowDraft, expected: int) -> LedgerRow:
+        monkeypatch.setattr(ledger, "append", append)
+        ring.revoke(lost, "lost")
+        return append(draft, expected)
+
+    monkeypatch.setattr(ledger, "append", overtaken)
+    with pytest.raises(CheckFailed, match="is revoked"):
+        ring.rotate(lost, keep=timedelta(hours=1), expires_at=START + timedelta(days=9), reason="usual")
+    assert len(ring.known().keys) == 2

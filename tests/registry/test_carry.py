@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import ArtifactRefused, CheckFailed, InputInvalid, LedgerBroken, SeatrialError, UsageError
-from contracts.rollout import Outcome
+from contracts.rollout import Move, Outcome
 from registry.carry import must_have_reached, open_bundle, pack
-from tests.registry.rig import MODEL, START, World
+from registry.rollout import approvals_needed
+from tests.registry.rig import MODEL, START, World, policy, verdict
 
 
 def _packed(world: World, version: str, out: Path) -> Path:
@@ -99,3 +100,31 @@ def test_packing_never_writes_over_what_is_there(world: World, tmp_path: Path) -
     with pytest.raises(UsageError, match="known: v1"):
         _packed(world, "v7", tmp_path / "other")
     assert not list(tmp_path.glob("*other*"))
+
+
+def test_what_its_trial_rejected_goes_nowhere(world: World, tmp_path: Path) -> None:
+    """A version that passed its gate and was rejected in shadow would be the first champion of an empty environment."""
+    world.crown("first")
+    second = world.register("second")
+    world.advance()
+    world.registrar.reject(MODEL, world.policy, "errors")
+    with pytest.raises(CheckFailed, match=r"rejected there \(errors\)"):
+        must_have_reached(open_bundle(_packed(world, second, tmp_path / "a")), "gated")
+
+
+def test_who_made_a_version_there_may_not_approve_it_here(world: World, tmp_path: Path) -> None:
+    """Neither who trained it nor who carried it counts, also two environments on; somebody else does."""
+    rules, carriers = policy(automate={"promote_to_champion": "approval"}), ("bob", "cleo")
+    world.register("first")
+    for place, carrier in enumerate(carriers):
+        carried = open_bundle(_packed(world, "v1", tmp_path / f"bundle{place}"))
+        world = World(tmp_path / f"home{place}")
+        world.registrar.actor = carrier
+        facts = {**carried.registered.payload, "carried": carried.facts()}
+        world.registrar.enter(carried.artifact, carried.manifest_sha256, rules, facts, "carried")
+        world.registrar.record_gate(rules, "v1", verdict())
+    for who in ("seatrial", *carriers):
+        with pytest.raises(CheckFailed, match="may not approve it"):
+            world.registrar.approve(MODEL, rules, approver=who)
+    state = world.registrar.approve(MODEL, rules, approver="dora")
+    assert approvals_needed(state, rules, Move.PROMOTE, now=START) == 0
