@@ -180,8 +180,9 @@ class Canary(Strict):
 class Guardrails(Strict):
     """Fast limits while a challenger serves: shares of decisions in `window`, milliseconds, PSI of predictions.
 
-    `invalid_rate`: answers that are not a number or out of range. `failure_limit`: so many looks in a row at which no
-    evidence was to be had (not a failure of the model) hold the challenger.
+    `window`: besides the whole stage, each span of this length is judged by itself, so that what fails now is not lost
+    in a long good past. `invalid_rate`: answers that are not a number or out of range. `failure_limit`: so many looks
+    in a row at which no evidence was to be had (not a failure of the model) hold the challenger.
     """
 
     error_rate: Share = 0.01

@@ -169,6 +169,18 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Burst:
+    """Counts of one window of a stage or step (`guardrails.window` long, from its begin on), as in OnlineEvidence."""
+
+    since: datetime
+    decisions: int
+    errors: int = 0
+    invalid: int = 0
+    fallbacks: int = 0
+    slow: int = 0
+
+
+@dataclass(frozen=True)
 class OnlineEvidence:
     """What was seen of a challenger since its present stage began.
 
@@ -180,7 +192,7 @@ class OnlineEvidence:
     than the policy's p99_ms (None when not measured), `p99_ms`: of all; `prediction_psi` against the champion's answers
     to the same decisions, None when not computed, and `prediction_psi_low`, below which it is not by chance (None: not
     known, so the figure itself); `exposed`: decisions that the challenger was to answer in all canary steps together
-    (None: as many as `decisions`).
+    (None: as many as `decisions`); `bursts`: the same counts by window, of windows in which something was bad.
     """
 
     decisions: int
@@ -196,6 +208,7 @@ class OnlineEvidence:
     invalid: int = 0
     prediction_psi_low: float | None = None
     exposed: int | None = None
+    bursts: tuple[Burst, ...] = ()
 
 
 class Move(StrEnum):

@@ -10,7 +10,7 @@ import pandas as pd
 
 from contracts.decisions import DecisionRecord, Rung, ShadowScore
 from contracts.policy import Policy
-from contracts.rollout import OnlineEvidence, RolloutState, Stage
+from contracts.rollout import Burst, OnlineEvidence, RolloutState, Stage
 from drift.frames import prediction
 from drift.paired_shift import PairedShift, paired_shift
 
@@ -47,7 +47,7 @@ def online_evidence(
         key or a stale history, which fail every model alike, are neither. exposed: of its arm in all canary steps.
         days: from the stage's begin to now. p99_ms, slow: of the canary arm, None in shadow (the shadow scorer works
         off the path). prediction_psi, prediction_psi_low: of the challenger against the champion on the same decisions
-        (drift.paired_shift), None with fewer than guardrails.min_decisions of them.
+        (drift.paired_shift), None with fewer than guardrails.min_decisions of them. bursts: the counts by window.
     """
     if state.challenger is None or state.since is None:
         return None
@@ -63,6 +63,7 @@ def online_evidence(
     own = [r for r in arm if r.as_of >= since] if fine else []
     watched = [s for (_, version), s in scores.items() if version == challenger and not fine]
     (errors, invalid), latencies = _failed(own, watched), [r.latency_ms for r in own]
+    bursts = _bursts(own, watched, since, policy)
     shift = _shift([champion[d] for d in both], [said[d] for d in both], policy)
     days = pairs["as_of"].dt.strftime("%Y-%m-%d") if len(pairs) else ()
     return OnlineEvidence(
@@ -73,13 +74,40 @@ def online_evidence(
         pair_blocks=tuple(days),
         errors=errors,
         invalid=invalid,
-        fallbacks=sum(r.answer.rung is not Rung.CANARY and not any(map(_data, _causes(r))) for r in own),
+        fallbacks=_fell_back(own),
         p99_ms=float(np.quantile(latencies, 0.99)) if latencies else None,
         slow=sum(ms > policy.rollout.guardrails.p99_ms for ms in latencies) if latencies else None,
         prediction_psi=shift.psi if shift else None,
         prediction_psi_low=shift.low if shift else None,
         exposed=len(arm) if fine else 0,
+        bursts=bursts,
     )
+
+
+def _bursts(
+    own: Sequence[DecisionRecord], watched: Sequence[ShadowScore], since: datetime, policy: Policy
+) -> tuple[Burst, ...]:
+    """The counts window by window, of those windows in which something was bad."""
+    rule = policy.rollout.guardrails
+    windows: dict[int, tuple[list[DecisionRecord], list[ShadowScore]]] = {}
+    for record in own:
+        windows.setdefault((record.as_of - since) // rule.window, ([], []))[0].append(record)
+    for score in watched:
+        windows.setdefault((score.as_of - since) // rule.window, ([], []))[1].append(score)
+    found = []
+    for number, (answered, scored) in sorted(windows.items()):
+        errors, invalid = _failed(answered, scored)
+        slow = sum(record.latency_ms > rule.p99_ms for record in answered)
+        begin = since + number * rule.window
+        burst = Burst(begin, len(answered) + len(scored), errors, invalid, _fell_back(answered), slow)
+        if burst.errors or burst.invalid or burst.fallbacks or burst.slow:
+            found.append(burst)
+    return tuple(found)
+
+
+def _fell_back(own: Sequence[DecisionRecord]) -> int:
+    """How many answers of the challenger's arm a lower rung gave, for no fault of the features."""
+    return sum(r.answer.rung is not Rung.CANARY and not any(map(_data, _causes(r))) for r in own)
 
 
 def _code(failure: str) -> str:

@@ -8,6 +8,7 @@ from scipy.special import bdtrc
 
 from contracts.policy import LossName, Policy
 from contracts.rollout import Criterion, OnlineEvidence, Outcome, Verdict
+from contracts.times import iso, write_duration
 from registry.evidence import SequentialResult, block_means, rate_evidence, sequential_test
 from registry.gate import verdict_of
 
@@ -17,13 +18,15 @@ SLOW_SHARE = 0.01  # what a p99 allows
 def guardrails(evidence: OnlineEvidence | None, policy: Policy) -> Verdict:
     """Is the challenger safe to go on with? Errors, invalid answers, fallbacks, latency, shift of predictions.
 
-    Shares of errors, invalid answers and fallbacks fail when it is all but certain (an e-value over 1 / alpha, valid at
-    every look, so that a good challenger is not thrown out by looking often) that the true share is over the limit,
-    even before `min_decisions`; they pass when the share seen is within the limit over at least `min_decisions`.
-    Latency is the share of decisions slower than p99_ms against 1%: a single slow one (a model read from disk) says
-    nothing, so it passes as long as that many would come by chance. The shift of predictions passes when the PSI seen
-    is within the limit over at least `min_decisions`, and fails when the bound below which it is not by chance is over
-    it (see drift.paired_shift). What was not measured is left out.
+    Shares of errors, invalid answers and fallbacks fail when it is all but certain (an e-value, valid at every look, so
+    that a good challenger is not thrown out by looking often) that the true share is over the limit, even before
+    `min_decisions`: over the whole stage (half of alpha), or in any one window of `guardrails.window` (the other half,
+    shared by as many windows as there are until the deadline), so that a long good past does not hide that it fails
+    now. They pass when the share seen is within the limit over at least `min_decisions`. Latency is the share of
+    decisions slower than p99_ms against 1%: a single slow one (a model read from disk) says nothing, so it passes as
+    long as that many would come by chance. The shift of predictions passes when the PSI seen is within the limit over
+    at least `min_decisions`, and fails when the bound below which it is not by chance is over it (drift.paired_shift).
+    What was not measured is left out.
 
     Returns:
         pass, fail, or inconclusive (too few decisions, or a share over the limit that may be chance).
@@ -42,14 +45,16 @@ def guardrails(evidence: OnlineEvidence | None, policy: Policy) -> Verdict:
             words,
         )
     ]
-    for name, bad, limit in (
-        ("error_rate", evidence.errors, rule.error_rate),
-        ("invalid_rate", evidence.invalid, rule.invalid_rate),
-        ("fallback_rate", evidence.fallbacks, rule.fallback_rate),
+    for name, counted, bad, limit in (
+        ("error_rate", "errors", evidence.errors, rule.error_rate),
+        ("invalid_rate", "invalid", evidence.invalid, rule.invalid_rate),
+        ("fallback_rate", "fallbacks", evidence.fallbacks, rule.fallback_rate),
     ):
-        found.append(_rate(name, bad, total, limit, alpha, enough))
+        over = _over(counted, bad, limit, evidence, policy)
+        found.append(_rate(name, bad, total, limit, over, enough))
     if evidence.slow is not None:
-        found.append(_latency(evidence, rule.p99_ms, alpha, enough))
+        over = _over("slow", evidence.slow, SLOW_SHARE, evidence, policy)
+        found.append(_latency(evidence, rule.p99_ms, alpha, over, enough))
     if evidence.prediction_psi is not None:
         found.append(_shift(evidence.prediction_psi, evidence.prediction_psi_low, rule.prediction_shift_psi, enough))
     return verdict_of(found)
@@ -95,28 +100,43 @@ def margin_on_loss(margin: float, metric: LossName) -> float:
     return (1 + margin) ** 2 - 1 if metric == "rmsse" else margin
 
 
-def _rate(name: str, bad: int, total: int, limit: float, alpha: float, enough: bool) -> Criterion:
+def _over(counted: str, bad: int, limit: float, evidence: OnlineEvidence, policy: Policy) -> str:
+    """Where the share is all but certainly over its limit, in words; empty when it is not, or the counts cannot be."""
+    rule, alpha = policy.rollout.guardrails, policy.rollout.verdict.alpha
+    if not 0 <= bad <= evidence.decisions:
+        return ""
+    if rate_evidence(bad, evidence.decisions, limit) >= 2 / alpha:
+        return "over the whole stage"
+    windows = math.ceil(policy.rollout.verdict.deadline / rule.window) + 1
+    for burst in evidence.bursts:
+        count: int = getattr(burst, counted)
+        if 0 <= count <= burst.decisions and rate_evidence(count, burst.decisions, limit) >= 2 * windows / alpha:
+            return f"{count} of {burst.decisions} in the {write_duration(rule.window)} from {iso(burst.since)}"
+    return ""
+
+
+def _rate(name: str, bad: int, total: int, limit: float, over: str, enough: bool) -> Criterion:
     share = bad / total if total else 0.0
     words = f"{name} {share:.1%} ({bad} of {total}), allowed {limit:.1%}"
     outcome = Outcome.INCONCLUSIVE
     if not 0 <= bad <= total:
         words = f"{name}: {bad} of {total} cannot be"
-    elif rate_evidence(bad, total, limit) >= 1 / alpha:
-        outcome = Outcome.FAIL
+    elif over:
+        outcome, words = Outcome.FAIL, f"{words}: {over}"
     elif enough and share <= limit:
         outcome = Outcome.PASS
     return Criterion(name, outcome, share, limit, words)
 
 
-def _latency(evidence: OnlineEvidence, limit_ms: float, alpha: float, enough: bool) -> Criterion:
+def _latency(evidence: OnlineEvidence, limit_ms: float, alpha: float, over: str, enough: bool) -> Criterion:
     slow, total = evidence.slow or 0, evidence.decisions
     p99 = "" if evidence.p99_ms is None else f"p99 {evidence.p99_ms:.3g} ms, "
     words = f"{p99}{slow} of {total} over {limit_ms:g} ms, allowed 1%"
     outcome = Outcome.INCONCLUSIVE
     if not 0 <= slow <= total:
         words = f"latency: {slow} of {total} cannot be"
-    elif rate_evidence(slow, total, SLOW_SHARE) >= 1 / alpha:
-        outcome = Outcome.FAIL
+    elif over:
+        outcome, words = Outcome.FAIL, f"{words}: {over}"
     elif enough and _at_least(slow, total, SLOW_SHARE) >= alpha:
         outcome = Outcome.PASS
     return Criterion("p99_ms", outcome, slow / total if total else None, SLOW_SHARE, words)

@@ -100,3 +100,17 @@ def test_shifted_answers_show_few_are_not_compared(risk_policy: Policy, risk_rec
 def test_no_challenger_no_evidence(risk_policy: Policy) -> None:
     """Without a challenger there is nothing to say."""
     assert online_evidence([], [], NONE, RolloutState("late_delivery"), risk_policy, NOW) is None
+
+
+def test_failures_are_counted_by_window_too(risk_policy: Policy, risk_records: Make) -> None:
+    """Windows begin with the stage; one in which nothing was bad is left out, the counts of the others add up."""
+    good = risk_records(200, seed=2, version="v2", arm="canary")
+    failed = Answer(rung=Rung.CHAMPION, version="v1", probability=0.2, degraded=("canary: model_failed: none",))
+    fell = risk_records(2, seed=3, version="v2", arm="canary", answer=failed)
+    found = online_evidence(good + fell, [], NONE, CANARY, risk_policy, NOW)
+    assert found is not None
+    assert sum(burst.errors for burst in found.bursts) == found.errors == 2
+    assert sum(burst.fallbacks for burst in found.bursts) == found.fallbacks == 2
+    width = risk_policy.rollout.guardrails.window
+    assert all((burst.since - START) % width == timedelta(0) for burst in found.bursts)
+    assert {(r.as_of - START) // width for r in fell} == {(burst.since - START) // width for burst in found.bursts}

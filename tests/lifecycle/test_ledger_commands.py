@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from contracts.rollout import RowKind
+from lifecycle.ledger_lines import fitted
 from registry.ledger import Anchor, RowDraft, read_export, verify
 from registry.sql_ledger import SqlLedger
 from tests.lifecycle.command_runs import Ended, ran
@@ -115,3 +116,14 @@ def test_an_export_is_written_whole_or_not_at_all(seatrial: Seatrial, tmp_path: 
     assert (ended.code, ended.json["anchors"]) == (0, [f"{MODEL} {len(rows)} {rows[-1].hash}"])
     (tmp_path / "file").write_text("")
     assert seatrial("ledger", "export", MODEL, "--out", tmp_path / "file" / "x.jsonl").code == 3
+
+
+def test_a_row_stays_one_line_where_it_fits_and_is_folded_below_itself_where_not() -> None:
+    """Wide: a line a row. Narrow: the short cells in columns, the two long ones below them, no word lost."""
+    rows = [("1", "gated", "why " * 30, "pass: beat_champion 0.1"), ("2", "held", "a look", "-")]
+    headings = ("row", "what", "why", "evidence")
+    assert len(fitted(rows, 400, headings)) == 3
+    narrow = fitted(rows, 60, headings)
+    assert max(map(len, narrow)) <= 60
+    assert (narrow[0], narrow[-1]) == ("row  what", "    why: a look")
+    assert " ".join(narrow).count("why") == 30 + 2

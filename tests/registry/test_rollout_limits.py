@@ -5,11 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 
 from contracts.errors import CheckFailed, LedgerConflict
 from contracts.policy import Policy
-from contracts.rollout import Action, Move, OnlineEvidence, Outcome, Registration, RolloutState, RowKind, Ruling, Stage
+from contracts.rollout import (
+    Action,
+    Burst,
+    Move,
+    OnlineEvidence,
+    Outcome,
+    Registration,
+    RolloutState,
+    RowKind,
+    Ruling,
+    Stage,
+)
 from registry.crashpoints import passing
 from registry.freezes import frozen
 from registry.rollout import next_action
@@ -278,3 +290,26 @@ def test_latency_is_judged_over_any_number_of_decisions(slow: int, outcome: Outc
     """Twenty thousand decisions, of which about the allowed 1% or clearly more were slow: a verdict, no overflow."""
     found = guardrails(replace(evidence(), decisions=20_000, slow=slow), policy())
     assert next(one.outcome for one in found.criteria if one.name == "p99_ms") is outcome
+
+
+@pytest.mark.parametrize("bursts", [(), (Burst(START, 500, errors=5),), (Burst(START, 500, errors=60),)])
+def test_a_window_that_fails_is_not_hidden_by_a_long_good_past(bursts: tuple[Burst, ...]) -> None:
+    """20,000 good decisions, then 60 errors in one window: rolled back for that window; 5 of 500 pass."""
+    errors = sum(burst.errors for burst in bursts)
+    seen = replace(evidence(decisions=20_500), errors=errors, bursts=bursts)
+    found = guardrails(seen, policy())
+    failing = errors == 60
+    assert found.outcome is (Outcome.FAIL if failing else Outcome.PASS)
+    assert ("60 of 500 in the" in found.words) == failing
+
+
+def test_equal_windows_seldom_end_a_good_challenger() -> None:
+    """Errors exactly at the limit, daily windows for two months, 300 challengers: at most alpha are rolled back."""
+    rng, rule = np.random.default_rng(5), policy().rollout
+    ended = 0
+    for _ in range(300):
+        errors = rng.binomial(40, rule.guardrails.error_rate, 60)
+        bursts = tuple(Burst(START + timedelta(days=d), 40, errors=int(e)) for d, e in enumerate(errors) if e)
+        seen = replace(evidence(decisions=2_400), errors=int(errors.sum()), bursts=bursts)
+        ended += guardrails(seen, policy()).outcome is Outcome.FAIL
+    assert ended <= 300 * rule.verdict.alpha
