@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from contracts.errors import ConfigInvalid, UnknownName
+from contracts.errors import ConfigInvalid, InputInvalid, UnknownName
 from contracts.policy import Name
 from contracts.settings import Settings
 from contracts.yaml_file import Strict, load_strict
@@ -97,6 +97,9 @@ def load_environments(path: Path) -> Environments:
     Raises:
         ConfigInvalid, InputInvalid: see contracts.yaml_file.load_strict.
     """
+    if not path.is_file():
+        hint = "write one (seatrial schema environments says what goes in), or name it: SEATRIAL_ENVIRONMENTS"
+        raise InputInvalid(str(path), "a file of environments", "no such file", hint=hint)
     return load_strict(path, Environments)
 
 

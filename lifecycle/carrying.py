@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from contracts.environments import Reached
 from contracts.errors import CheckFailed, UsageError
 from contracts.policy import Policy
-from contracts.rollout import RolloutState, Verdict
+from contracts.rollout import RolloutState, RowKind, Verdict
 from contracts.settings import Settings
 from lifecycle.workspace import Workspace
 from registry.carry import Carried, must_have_reached, open_bundle, pack
+from registry.ledger import Anchor
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,9 @@ def pack_version(ws: Workspace, model: str, version: str, out: Path) -> Path:
     )
 
 
-def take(ws: Workspace, bundle: Path, requires: Reached = "gated", *, dry_run: bool = False) -> Arrived:
+def take(
+    ws: Workspace, bundle: Path, requires: Reached = "gated", *, heads: Sequence[Anchor] = (), dry_run: bool = False
+) -> Arrived:
     """Register a packed version here, and hold its evidence against this environment's policy.
 
     The backtest that came with it is judged by the policy of here. Its comparison with the champion counts only when
@@ -51,6 +55,7 @@ def take(ws: Workspace, bundle: Path, requires: Reached = "gated", *, dry_run: b
         ws: the workspace of the environment that takes it.
         bundle: see registry.carry.
         requires: what the version must have reached where it comes from.
+        heads: rows of the chain that it comes from, known from elsewhere; they must be in the bundle.
         dry_run: judge only.
 
     Raises:
@@ -60,14 +65,16 @@ def take(ws: Workspace, bundle: Path, requires: Reached = "gated", *, dry_run: b
     from models.training import read_evaluation
     from registry.gate import gate
 
-    carried = open_bundle(bundle)
+    carried = open_bundle(bundle, *heads)
     policy = ws.policy(carried.model)
     must_have_reached(carried, requires)
     _same_features(ws, policy, carried)
     state = ws.registrar.state(policy.model)
     champion = state.manifests.get(state.champion) if state.champion else None
     met = champion is not None and champion == carried.rival
-    verdict = gate(read_evaluation(carried.artifact), policy, has_champion=met, now=ws.clock.now())
+    evaluation = read_evaluation(carried.artifact)
+    cost = _predict_cost(carried)
+    verdict = gate(replace(evaluation, predict=cost), policy, has_champion=met, now=ws.clock.now())
     known = next((name for name, sha in state.manifests.items() if sha == carried.manifest_sha256), None)
     if known and known in state.gates:
         return Arrived(known, verdict, state, carried)
@@ -76,6 +83,7 @@ def take(ws: Workspace, bundle: Path, requires: Reached = "gated", *, dry_run: b
     # The training run lies in the other environment's MLflow; here it would name nothing.
     run = {"run_id": "", "run_id_there": carried.registered.payload.get("run_id", "")}
     facts = {**carried.registered.payload, **run, "carried": carried.facts()}
+    ws.registrar.record_policy(policy, "the policy in force")
     reason = f"carried from {carried.environment or 'another workspace'}, where it is {carried.version}"
     version = ws.registrar.enter(carried.artifact, carried.manifest_sha256, policy, facts, reason)
     return Arrived(version, verdict, ws.registrar.record_gate(policy, version, verdict), carried)
@@ -104,3 +112,15 @@ def _same_features(ws: Workspace, policy: Policy, carried: Carried) -> None:
             f"{carried.model} {carried.version}: it was trained on features {str(there)[:12]}, those of "
             f"{policy.features} here are {here[:12]}; bring the same feature declarations here first"
         )
+
+
+def _predict_cost(carried: Carried) -> dict[str, float]:
+    """What one prediction and the loaded model cost there, from the newest gate of the version that measured it."""
+    found: dict[str, float] = {}
+    for row in carried.rows:
+        if row.kind is RowKind.GATED and row.version == carried.version:
+            for criterion in row.payload.get("criteria", ()):
+                name = str(criterion.get("name", ""))
+                if name.startswith("predict_") and isinstance(criterion.get("value"), float):
+                    found[name.removeprefix("predict_")] = criterion["value"]
+    return found

@@ -26,4 +26,5 @@ def registrar_of(ws: Workspace, model: str, *, dry_run: bool) -> Iterator[Regist
         draft = RowDraft(row.model, row.kind, row.version, row.at, row.actor, row.reason, row.request_id, row.payload)
         copy.append(draft, row.revision - 1)
     with TemporaryDirectory(prefix="seatrial-dry-run-") as folder:
-        yield Registrar(copy, ws.artifacts, Path(folder), None, ws.clock, ws.registrar.actor)
+        only = ws.settings.access == "required"
+        yield Registrar(copy, ws.artifacts, Path(folder), None, ws.clock, ws.registrar.actor, adopted_only=only)

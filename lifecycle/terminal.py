@@ -87,6 +87,8 @@ def emit(value: dict[str, Any], *, json_output: bool, title: str = "") -> None:
     from rich.table import Table
 
     table = Table(title=title or None, show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # a hash is there to be copied
     for name, item in flat(value):
         table.add_row(name, item)
     Console().print(table)

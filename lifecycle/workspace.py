@@ -151,6 +151,7 @@ class Workspace:
             mlflow=MlflowProjection(self.settings.tracking),
             clock=self.clock,
             actor=self.settings.actor,
+            adopted_only=self.settings.access == "required",
         )
 
     @cached_property

@@ -125,6 +125,10 @@ def _checked_chain(ledger: Ledger, anchors: Sequence[Anchor], model: str) -> Cha
     mine = [a for a in anchors if a.model == model]
     try:
         rows = ledger.rows(model)
+        if not rows and mine:
+            newest = max(a.revision for a in mine)
+            why = f"rows up to {newest} were there before; the tail is gone, all of it: another database?"
+            raise LedgerBroken(model, 1, why)
         verify(rows, *mine)
     except LedgerBroken as error:
         return Chain(model, 0, Anchor(model, 0, GENESIS), len(mine), str(error))

@@ -117,8 +117,11 @@ def pack(
     return out
 
 
-def open_bundle(folder: Path) -> Carried:
+def open_bundle(folder: Path, *anchors: Anchor) -> Carried:
     """A packed version, with its files and its chain verified.
+
+    A bundle proves that it is whole, not where it comes from: `anchors` are places of the chain that are known from
+    elsewhere (a report of the environment that it comes from) and must be in it.
 
     Raises:
         InputInvalid: not a bundle. LedgerBroken: the chain in it does not hold, or is not the one that was packed.
@@ -137,7 +140,7 @@ def open_bundle(folder: Path) -> Carried:
         raise InputInvalid(str(folder / "carried.json"), "a head: model, revision, hash", label["head"]) from None
     if not rows or rows[0].model != model:
         raise LedgerBroken(model, 1, f"the bundle of {model} holds no row of it")
-    verify_chain(rows, anchor)
+    verify_chain(rows, anchor, *anchors)
     state = fold(rows)
     if version not in state.manifests:
         raise LedgerBroken(model, len(rows), f"{version} was never registered in it")

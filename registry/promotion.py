@@ -18,7 +18,7 @@ from registry.fold import fold
 from registry.ledger import Anchor
 from registry.ledger import verify as verify_chain
 from registry.rollout import FORWARD, approvals_needed, blocked
-from registry.writer import RETRIES, held, must_speak_of
+from registry.writer import RETRIES, held, in_force, must_speak_of
 
 if TYPE_CHECKING:
     from contracts.evaluation import TrainedModel
@@ -221,14 +221,25 @@ class Registrar(ByHand):
         draft = self._draft(policy, RowKind.RETRAIN_REQUESTED, version, reason)
         return self._append_soon(draft, f"retrain:{key}")
 
-    def record_policy(self, policy: Policy, reason: str) -> RolloutState:
-        """Record the policy in force; no-op while it is the one recorded last."""
+    def record_policy(self, policy: Policy, reason: str, *, adopt: bool = False) -> RolloutState:
+        """Record the policy in force; no-op while it is the one recorded last.
+
+        Args:
+            adopt: somebody who may put a policy in force does so; otherwise, where only adopted policies count, another
+                one than the one in force is refused. The first one needs no adoption.
+
+        Raises:
+            CheckFailed: another policy is in force.
+        """
         rows = self.ledger.rows(policy.model)
-        past = [row for row in rows if row.kind is RowKind.POLICY_CHANGED]
-        if past and past[-1].payload.get("policy_hash") == policy.hash:
+        force = in_force(rows)
+        if force == policy.hash:
             return fold(rows, policy.model)
+        if self._adopted_only and not adopt:
+            self._must_be_in_force(policy)
+        past = sum(row.kind is RowKind.POLICY_CHANGED for row in rows)
         draft = self._draft(policy, RowKind.POLICY_CHANGED, "", reason, {"policy": policy.model_dump(mode="json")})
-        self._append_soon(draft, f"policy:{policy.hash}:{len(past)}")
+        self._append_soon(draft, f"policy:{policy.hash}:{past}")
         return self.projection.write(policy)
 
     def reconcile(self, model: str, policy: Policy) -> tuple[str, ...]:
@@ -250,8 +261,8 @@ class Registrar(ByHand):
         state = self.projection.write(policy)
         after = self.projection.snapshot(model)
         if before is None or after is None or not after.says_the_same_as(before):
-            was = f"revision {before.revision}" if before else "missing or unreadable"
-            found.append(f"serving snapshot of {model} was {was}, is revision {state.revision}")
+            was = f"not what the ledger says (revision {before.revision})" if before else "missing or unreadable"
+            found.append(f"serving snapshot of {model} was {was}; it is of revision {state.revision} now")
         if state.champion is not None:
             self._verify_files(state, state.champion)
         return tuple(found)

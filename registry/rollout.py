@@ -96,6 +96,11 @@ def next_action(
     if state.stage is Stage.CANDIDATE:
         return _from_candidate(look, gate)
     if state.stage in (Stage.SHADOW, Stage.CANARY):
+        again = state.gates.get(state.challenger)
+        if again == Outcome.FAIL:
+            return _act(look, Move.REJECT, "its gate, judged again, failed")
+        if again == Outcome.INCONCLUSIVE:
+            return _act(look, Move.HOLD, f"its gate, judged again, is inconclusive; {CHOICES}")
         return _from_trial(look)
     return _act(look, Move.STAY, f"{state.challenger} is held until somebody resumes or rejects it")
 

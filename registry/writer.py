@@ -30,6 +30,8 @@ class RolloutWriter:
         mlflow: the projection for people, or None.
         clock: where "now" comes from.
         actor: who acts, as the ledger will name them.
+        adopted_only: refuse to act under a policy other than the one that the ledger says is in force; while access is
+            required, a file in somebody's folder is nobody's policy.
     """
 
     def __init__(
@@ -40,8 +42,11 @@ class RolloutWriter:
         mlflow: MlflowProjection | None,
         clock: Clock,
         actor: str,
+        *,
+        adopted_only: bool = False,
     ) -> None:
         self.ledger, self.artifacts, self.clock, self.actor = ledger, artifacts, clock, actor
+        self._adopted_only = adopted_only
         self.projection = Projection(ledger, artifacts, snapshots, mlflow, clock)
 
     def state(self, model: str) -> RolloutState:
@@ -54,9 +59,23 @@ class RolloutWriter:
     def _draft(
         self, policy: Policy, kind: RowKind, version: str, reason: str, payload: dict[str, Any] | None = None
     ) -> RowDraft:
-        """A row by this actor, now; every row names the policy under which it was written."""
+        """A row by this actor, now; every row names the policy under which it was written.
+
+        Raises:
+            CheckFailed: another policy is in force.
+        """
+        if self._adopted_only and kind is not RowKind.POLICY_CHANGED:
+            self._must_be_in_force(policy)
         named = {**(payload or {}), "policy_hash": policy.hash}
         return RowDraft(policy.model, kind, version, self.clock.now(), self.actor, reason, "", named)
+
+    def _must_be_in_force(self, policy: Policy) -> None:
+        force = in_force(self.ledger.rows(policy.model))
+        if force and force != policy.hash:
+            raise CheckFailed(
+                f"{policy.model}: the policy file says {policy.hash[:12]}, in force is {force[:12]}; "
+                f"an admin has to adopt it first: seatrial policy adopt {policy.model} --reason WHY"
+            )
 
     def _append(self, rows: Sequence[LedgerRow], draft: RowDraft, request_id: str) -> LedgerRow:
         """Append after `rows`, having checked that the chain holds and that the row may follow.
@@ -84,6 +103,12 @@ class RolloutWriter:
             except LedgerConflict:
                 continue
         return self._append(self.ledger.rows(draft.model), draft, request_id)
+
+
+def in_force(rows: Sequence[LedgerRow]) -> str:
+    """Hash of the policy that the chain says is in force, empty when none was recorded."""
+    past = [row for row in rows if row.kind is RowKind.POLICY_CHANGED]
+    return str(past[-1].payload.get("policy_hash", "")) if past else ""
 
 
 def held(rows: Sequence[LedgerRow], request_id: str) -> LedgerRow | None:

@@ -69,6 +69,7 @@ def override(
     already = end in ws.registrar.state(policy.model).overridden
     if not dry_run:
         ws.registrar.override_alarm(policy, end, reason)
+        ws.registrar.record_policy(policy, "the policy in force")  # what was written for serving follows it
     emit(
         {"dry_run": dry_run, "model": policy.model, "window_end": iso(end), "already": already}, json_output=json_output
     )

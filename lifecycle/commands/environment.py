@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 environment_app = typer.Typer(no_args_is_help=True, help="Dev, staging, prod: carry a version on without retraining.")
 Version = Annotated[str, typer.Option(help="Which version of here, like v3.")]
+Heads = Annotated[
+    list[str] | None,
+    typer.Option("--head", help='A row of the ledger that it comes from, "model revision hash", as its reports print.'),
+]
 Bundle = Annotated[Path, typer.Argument(help="A folder made by `environment pack`.")]
 
 
@@ -104,15 +108,20 @@ def pack(
 
 
 @environment_app.command("take")
-def take(bundle: Bundle, json_output: Json = False, dry_run: DryRun = False) -> None:
-    """Register a packed version here and judge its evidence by the policy of here."""
+def take(bundle: Bundle, head: Heads = None, json_output: Json = False, dry_run: DryRun = False) -> None:
+    """Register a packed version here and judge its evidence by the policy of here.
+
+    A bundle proves that it is whole; --head proves that it is of the ledger whose report you have.
+    """
     from contracts.environments import load_environments
     from lifecycle.carrying import take as taken
     from lifecycle.terminal import emit
     from lifecycle.workspace import Workspace
+    from registry.anchors import parse_anchor
 
     ws = Workspace()
     name = ws.settings.environment
     requires = load_environments(ws.settings.environments).named(name).requires if name else "gated"
-    arrived = taken(ws, bundle, requires, dry_run=dry_run)
+    heads = [parse_anchor(one) for one in head or ()]
+    arrived = taken(ws, bundle, requires, heads=heads, dry_run=dry_run)
     emit(_said(arrived, dry_run=dry_run), json_output=json_output)

@@ -57,7 +57,7 @@ def log(
         )
         return
     # Into a file or pipe a row stays one line, whatever its length.
-    width = shutil.get_terminal_size((10_000, 24)).columns
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
     lines = fitted([cells(row, chain) for row in rows], width)
     sys.stdout.write(f"{name}: {len(rows)} of {len(chain)} rows\n" + "\n".join(lines) + "\n")
 

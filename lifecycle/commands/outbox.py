@@ -68,7 +68,7 @@ def list_events(
         return
     for one, (counts, events) in found.items():
         told = ", ".join(f"{number} {name}" for name, number in counts.items())
-        width = shutil.get_terminal_size((10_000, 24)).columns
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
         lines = fitted([_cells(d) for d in events], width, _HEADINGS) if events else []
         sys.stdout.write("\n".join([f"{one.name} ({one.kind}): {told}", *lines]) + "\n")
 

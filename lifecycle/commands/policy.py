@@ -172,6 +172,6 @@ def adopt(
         raise CheckFailed(
             "\n".join([f"the policy of {wanted.model} has errors; nothing was recorded", *as_lines([checked])])
         )
-    state = ws.registrar.state(wanted.model) if dry_run else ws.registrar.record_policy(wanted, reason)
+    state = ws.registrar.state(wanted.model) if dry_run else ws.registrar.record_policy(wanted, reason, adopt=True)
     said = {"model": wanted.model, "policy_hash": wanted.hash, "revision": state.revision}
     emit({"dry_run": dry_run, **said}, json_output=json_output)

@@ -38,7 +38,7 @@ def _every(role: Role, *paths: str) -> dict[str, Needs]:
 
 
 COMMANDS: Mapping[str, Needs] = {
-    **_named(Role.VIEWER, "backtest", "card", "compare", "features freshness", "features skew", "ledger export"),
+    **_named(Role.VIEWER, "backtest", "card", "compare", "features freshness", "features skew"),
     **_named(Role.VIEWER, "alarm list", "ledger log", "ledger verify", "policy replay", "rollout status", "stockout"),
     **_every(Role.VIEWER, "doctor", "environment list", "features audit", "features bench", "features series"),
     **_every(Role.VIEWER, "outbox list", "policy check", "policy diff", "quarantine list", "quarantine show", "replay"),
@@ -51,7 +51,7 @@ COMMANDS: Mapping[str, Needs] = {
     **_named(Role.PROMOTER, "environment carry", "environment pack"),
     **_every(Role.PROMOTER, "environment take", "outbox retry", "outbox send", "reconcile", "serve"),
     # Whoever changes the rules could do without the approvals that they ask for.
-    **_named(Role.ADMIN, "policy adopt"),
+    **_named(Role.ADMIN, "policy adopt", "ledger export"),
     **_every(Role.ADMIN, "access list", "access revoke", "access rotate", "demo", "ledger restore"),
     "access issue": Needs(Role.ADMIN, About.EVERY, first=True),
     "access whoami": Needs(None, About.NONE),
@@ -131,11 +131,13 @@ def admit(who: Principal, path: str, needs: Needs | None, given: Mapping[str, An
         return
     model = str(given.get("model") or "").replace("-", "_") if needs.about is About.NAMED else ""
     every = needs.about is About.EVERY or (needs.about is About.NAMED and not model)
-    permission = may(who, needs.role, model=model or None, every_model=every)
+    # A chain that is about no model says who may do what: for those who may say it.
+    role = Role.ADMIN if model.startswith("_") else needs.role
+    permission = may(who, role, model=model or None, every_model=every)
     if permission.hidden:
         raise UnknownName("model", str(given["model"]), who.models or ())
     if not permission.allowed:
-        raise Forbidden(who.name, f"run `{path}`", f"{needs.role} of every model" if every else needs.role.value)
+        raise Forbidden(who.name, f"run `{path}`", f"{role} of every model" if every else role.value)
 
 
 def as_oneself(path: str, who: Principal, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def status(model: Model, json_output: Json = False) -> None:
 @rollout_app.command("start")
 def start(model: Model, json_output: Json = False, dry_run: DryRun = False) -> None:
     """Start the gated candidate's rollout: shadow beside a champion, champion when there is none."""
-    from contracts.errors import UsageError
+    from contracts.errors import CheckFailed
     from contracts.rollout import Stage
     from lifecycle.rollouts import advance
     from lifecycle.workspace import Workspace
@@ -88,7 +88,7 @@ def start(model: Model, json_output: Json = False, dry_run: DryRun = False) -> N
     policy = ws.policy(model)
     state = ws.registrar.state(policy.model)
     if state.stage is not Stage.CANDIDATE:
-        raise UsageError(f"{policy.model} has no candidate to start (stage {state.stage.value}); train one first")
+        raise CheckFailed(f"{policy.model} has no candidate to start (stage {state.stage.value}); train one first")
     action, after = advance(ws, policy, ws.clock.now(), dry_run=dry_run)
     _report(action, after, json_output=json_output, dry_run=dry_run)
 

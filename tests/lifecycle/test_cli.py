@@ -183,7 +183,7 @@ def test_status_and_a_dry_advance(run: Run, sailed: Any) -> None:
 def test_nothing_to_start_or_roll_back_to(run: Run, sailed: Any) -> None:
     """Starting without a candidate and rolling back without a previous champion are refused in words."""
     ended = run(sailed.yard, "rollout", "start", "demand")
-    assert (ended.code, "no candidate to start" in ended.err) == (2, True)
+    assert (ended.code, "no candidate to start" in ended.err) == (1, True)
     ended = run(sailed.yard, "rollout", "rollback", "demand", "--reason", "looks odd", "--dry-run")
     assert (ended.code, "no previous champion" in ended.err) == (1, True)
 

@@ -55,7 +55,8 @@ def test_a_version_is_carried_with_its_evidence_and_serves_after_its_trial_there
     assert act("dev", "environment", "carry", "demand", "--version", "v1", "--to", "staging").code == 0
     rows = SqlLedger(f"sqlite:///{tmp_path / 'staging-home' / 'ledger.db'}").rows("demand")
     verify(rows)
-    assert [row.kind.value for row in rows] == ["registered", "gated"]
+    assert [row.kind.value for row in rows] == ["policy_changed", "registered", "gated"]
+    rows = rows[1:]
     there = SqlLedger(f"sqlite:///{tmp_path / 'dev-home' / 'ledger.db'}").rows("demand")
     first = next(row for row in there if row.kind.value == "registered")
     assert rows[0].payload["manifest_sha256"] == first.payload["manifest_sha256"]

@@ -52,7 +52,8 @@ def folder(
 def test_a_card_says_who_what_for_and_what_is_asked(folder: Path, risk_policy: Policy) -> None:
     """Owner and how to reach them, hypothesis, metric, segments, data, limits, every threshold of the gate."""
     card, words = json.loads((folder / "card.json").read_text()), Page(card_page(folder)).words
-    for text in (risk_policy.owner.team, *risk_policy.owner.notify, risk_policy.business.hypothesis, risk_policy.business.metric):
+    owner, business = risk_policy.owner, risk_policy.business
+    for text in (owner.team, *owner.notify, business.hypothesis, business.metric):
         assert text in words
     assert [line["name"] for line in card["gates"]] == [
         "rows",

@@ -12,6 +12,7 @@ from contracts.errors import ArtifactRefused, CheckFailed, LedgerBroken, LedgerC
 from contracts.policy import Policy
 from contracts.rollout import Move, Outcome, RowKind, Stage
 from registry.artifacts import verify
+from registry.promotion import Registrar
 from registry.rollout import next_action
 from registry.snapshot import read_snapshot, snapshot_path
 from tests.registry.rig import MODEL, World, evidence, policy, trained, verdict
@@ -280,3 +281,39 @@ def test_a_gate_for_an_unknown_version_and_a_foreign_policy_are_refused(world: W
         world.registrar.record_gate(world.policy, "v9", verdict())
     with pytest.raises(UsageError):
         world.registrar.reconcile("demand", world.policy)
+
+
+def test_where_access_is_required_only_an_adopted_policy_counts(world: World) -> None:
+    """Another policy than the one in force writes no row, by whatever way, until somebody adopts it."""
+    strict = Registrar(
+        world.ledger, world.artifacts, world.home / "serving", None, world.clock, "eve", adopted_only=True
+    )
+    strict.record_policy(world.policy, "the first one needs no adoption")
+    world.register("first")
+    mine = policy(gate={"metric": "brier", "min_rows": 1})
+    rows = len(world.ledger.rows(MODEL))
+    attempts = (
+        lambda: strict.record_policy(mine, "the policy in force"),
+        lambda: strict.hold(MODEL, mine, "because"),
+        lambda: strict.record_gate(mine, "v1", verdict()),
+        lambda: strict.stop(MODEL, mine, "because"),
+    )
+    for attempt in attempts:
+        with pytest.raises(CheckFailed, match="seatrial policy adopt"):
+            attempt()
+    assert len(world.ledger.rows(MODEL)) == rows
+    strict.record_policy(mine, "agreed", adopt=True)
+    strict.hold(MODEL, mine, "now it may")
+    assert world.state.stage is Stage.HELD
+
+
+@pytest.mark.parametrize(("outcome", "move"), [(Outcome.FAIL, Move.REJECT), (Outcome.INCONCLUSIVE, Move.HOLD)])
+def test_a_gate_judged_again_ends_a_trial(world: World, outcome: Outcome, move: Move) -> None:
+    """A challenger in shadow whose gate is recorded anew as failed leaves, as inconclusive is held."""
+    world.crown("first")
+    second = world.register("second")
+    world.advance()
+    assert world.state.stage is Stage.SHADOW
+    world.registrar.record_gate(world.policy, second, verdict(outcome))
+    found = next_action(world.state, world.policy, None, evidence(), world.clock.now(), bound=1.0)
+    assert found.move is move
