@@ -58,7 +58,7 @@ def collect(report: Path) -> dict[int, Row]:
 
 def _promise(path: Path) -> str:
     words = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or path.stem).split("\n\n")[0]
-    return re.sub(r"^(Faults?|FAULTS) [\d, and()]+: ", "", " ".join(words.split()))
+    return re.sub(r"^(Faults?|FAULTS) \d[^:]*: ", "", " ".join(words.split()))
 
 
 def _add(row: Row, case: ET.Element) -> None:
@@ -70,7 +70,7 @@ def _add(row: Row, case: ET.Element) -> None:
     else:
         row.passed += 1
     for one in case.iter("property"):
-        row.figures[one.get("name", "")].append(one.get("value", ""))
+        row.figures[one.get("name", "").removeprefix("figure: ")].append(one.get("value", ""))
 
 
 def page(rows: dict[int, Row], *, long: bool) -> str:

@@ -250,7 +250,7 @@ def _served(yard: Yard) -> Iterator[int]:
 def _asked(port: int, method: str, target: bytes) -> tuple[int, bytes]:
     """Status and answer to a request whose target goes out byte for byte."""
     body = b'{"items": [{"sku": "milk", "location": "north"}]}' if method == "POST" else b""
-    head = b"%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    head = b"%s %s HTTP/1.1\r\nhost: 127.0.0.1\r\nConnection: close\r\nContent-Type: application/json\r\n"
     length = b"Content-Length: %d\r\n\r\n" % len(body)
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         connection.sendall(head % (method.encode(), target) + length + body)
