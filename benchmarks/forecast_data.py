@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -62,7 +63,7 @@ def _file(name: str) -> Path:
     return path
 
 
-def _sample(labels: NDArray[np.object_], most: int | None) -> NDArray[np.object_]:
+def _sample(labels: NDArray[Any], most: int | None) -> NDArray[Any]:
     """A fixed random part of the labels, all when there are no more."""
     if most is None or most >= len(labels):
         return labels

@@ -24,7 +24,7 @@ from contracts.decisions import DecisionRecord
 from contracts.declarations import join_keys, view_columns
 from contracts.settings import Settings
 from contracts.times import SetClock
-from lifecycle.demo import demo_end
+from lifecycle.demo_state import demo_end
 from lifecycle.workspace import Workspace
 
 ROUNDS = 5

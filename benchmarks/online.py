@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,7 @@ class Worker:
         found = {}
         for how, work in works.items():
             work(some[0])
-            found[how] = [timed(lambda keys=keys, work=work: work(keys)) for keys in some[1:]]
+            found[how] = [timed(partial(work, keys)) for keys in some[1:]]
         return found
 
     def write(self, turn: int) -> dict[str, list[Time]]:

@@ -19,7 +19,7 @@ from benchmarks.lifecycle import timed
 from benchmarks.measure import machine
 from contracts.settings import Settings
 from contracts.times import SetClock
-from lifecycle.demo import demo_end
+from lifecycle.demo_state import demo_end
 from lifecycle.pipeline import source_facts, training_set
 from lifecycle.versions import version_of
 from lifecycle.workspace import Workspace

@@ -63,15 +63,13 @@ def online_evidence(
     own = [r for r in arm if r.as_of >= since] if fine else []
     watched = [s for (_, version), s in scores.items() if version == challenger and not fine]
     (errors, invalid), latencies = _failed(own, watched), [r.latency_ms for r in own]
-    bursts = _bursts(own, watched, since, policy)
     shift = _shift([champion[d] for d in both], [said[d] for d in both], policy)
-    days = pairs["as_of"].dt.strftime("%Y-%m-%d") if len(pairs) else ()
     return OnlineEvidence(
         decisions=len(own) + len(watched),
         days=(now - since).total_seconds() / 86400.0,
         pairs_challenger=tuple(float(x) for x in pairs["challenger"]),
         pairs_champion=tuple(float(x) for x in pairs["champion"]),
-        pair_blocks=tuple(days),
+        pair_blocks=tuple(pairs["as_of"].dt.strftime("%Y-%m-%d")) if len(pairs) else (),
         errors=errors,
         invalid=invalid,
         fallbacks=_fell_back(own),
@@ -80,7 +78,7 @@ def online_evidence(
         prediction_psi=shift.psi if shift else None,
         prediction_psi_low=shift.low if shift else None,
         exposed=len(arm) if fine else 0,
-        bursts=bursts,
+        bursts=_bursts(own, watched, since, policy),
     )
 
 

@@ -178,13 +178,12 @@ def panel_of(
     _check_single(labels, series, number, width, first, frequency)
     place = number - first
     demand, cut = _demand(rows, amount, series, place, (len(labels), last - first + 1), missing, censored)
-    covariates = {name: _covariate(rows, name, (len(labels), width), series, place) for name in ahead}
     return Panel(
         keys=tuple(str(label) for label in labels),
         frequency=frequency,
         first=first,
         demand=demand,
-        ahead=covariates,
+        ahead={name: _covariate(rows, name, (len(labels), width), series, place) for name in ahead},
         static={name: _static(rows, name, series, len(labels), number) for name in static},
         censored=cut,
     )

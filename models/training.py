@@ -87,9 +87,8 @@ def train(
     if champion is not None:
         answers["champion"] = _champion_answers(champion, champion_trained_until, tested.rows, dataset)
     named = segments(policy, declarations, known, tested.rows)
-    origin = np.asarray(tested.origins, dtype=object)[tested.fold]
     board = scoreboard(policy, declarations, tested.rows)
-    evaluation = evaluate(board, answers, origin, named, dataset)
+    evaluation = evaluate(board, answers, np.asarray(tested.origins, dtype=object)[tested.fold], named, dataset)
     tell("final fit", 0.8)
     chosen = known.iloc[_recent(plan, known, now)]
     fitted = keep("final", lambda: fit_rows(plan, chosen, declarations, params))

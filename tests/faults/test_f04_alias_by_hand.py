@@ -15,26 +15,11 @@ from lifecycle.doctor import Finding, examine
 from lifecycle.workspace import Workspace
 from registry.mlflow_store import MlflowProjection
 from registry.snapshot import read_snapshot, snapshot_path
+from tests.mlflow_registry import client, tracking_uri
 from tests.registry.rig import MODEL, World
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One MLflow database for the tests here; making its schema takes seconds."""
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow-by-hand') / 'mlflow.db'}"
-
-
-@pytest.fixture
-def client(tracking_uri: str) -> Any:
-    """MLflow's own client over an empty registry."""
-    from mlflow import MlflowClient
-
-    found = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
-    if found.search_registered_models(f"name = '{MODEL}'"):
-        found.delete_registered_model(MODEL)
-    return found
+__all__ = ["client", "tracking_uri"]
 
 
 @pytest.fixture

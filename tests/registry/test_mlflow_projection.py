@@ -11,26 +11,11 @@ import pytest
 from contracts.errors import DependencyDown
 from contracts.rollout import RolloutState
 from registry.mlflow_store import MlflowProjection
+from tests.mlflow_registry import client, tracking_uri
 from tests.registry.rig import MODEL, World, evidence
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="session")
-def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One MLflow database for all tests here; making its schema takes seconds."""
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
-
-
-@pytest.fixture
-def client(tracking_uri: str) -> Any:
-    """MLflow's own client, with the model's earlier registration removed."""
-    from mlflow import MlflowClient
-
-    found = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
-    if found.search_registered_models(f"name = '{MODEL}'"):
-        found.delete_registered_model(MODEL)
-    return found
+__all__ = ["client", "tracking_uri"]
 
 
 @pytest.fixture
