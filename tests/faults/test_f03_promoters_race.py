@@ -13,7 +13,7 @@ from registry.sql_ledger import SqlLedger
 from tests.registry.rig import START
 
 PROMOTERS = 8
-EACH = 40
+EACH = 200
 
 
 def _promoter(url: str, number: int, start: object, results: object) -> None:
